@@ -1,0 +1,160 @@
+"""Stores of credentials: what a backend is, and which one a reference means.
+
+A backend is a class with `options`, `ttl` and `read`. Those of this package stand in a table of strings, a third
+party's in the entry-point group `secretsource.backends` under the name of its scheme; both are imported when a
+reference names them, and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from ..credentials import Document
+from ..errors import ConfigurationError
+from ..flight import PerProcess
+from ..reference import BUILT_IN_STORES, RESERVED_STORES, SecretReference, unknown_store
+
+__all__ = ["Backend", "Writable", "Stored", "backend_for", "known_backends", "KnownBackend"]
+
+GROUP = "secretsource.backends"
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A store that can be read.
+
+    `options`: the names that a reference to it may carry. `ttl`: seconds for which a read holds; 0 where reading is
+    so cheap that each token request reads anew, None where the store cannot change while the program runs.
+    """
+
+    @property
+    def options(self) -> frozenset[str]: ...
+    @property
+    def ttl(self) -> float | None: ...
+
+    def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
+        """The document that the reference names, read within `timeout` seconds.
+
+        `fresh=True` passes every cache that the backend knows of. Called from any thread, also from several at once
+        for different references. Raises a BackendError whose message holds nothing that was read, or
+        ConfigurationError.
+        """
+        ...
+
+
+class Stored(NamedTuple):
+    """The whole of what is kept at one place, as nested mappings of texts, with its version (None: nothing there)."""
+
+    fields: dict[str, Any]
+    version: str | None
+
+
+@runtime_checkable
+class Writable(Backend, Protocol):
+    """A store that can also be written, always the whole against the version that was read."""
+
+    def read_whole(self, reference: SecretReference, *, timeout: float) -> Stored:
+        """Everything at this place. An empty one, with version None, where there is nothing yet."""
+        ...
+
+    def write_whole(
+        self, reference: SecretReference, fields: Mapping[str, Any], *, version: str | None, timeout: float
+    ) -> str:
+        """Replace it all, if its version is still the one given, and return the new version.
+
+        Raises BackendUnavailable where somebody else was faster: read again, and decide again.
+        """
+        ...
+
+
+class KnownBackend(NamedTuple):
+    """A backend that a reference may name: where it comes from, found without importing it."""
+
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+
+_BUILT_IN = {
+    "env": "secretsource.backends.env:EnvBackend",
+    "file": "secretsource.backends.file:FileBackend",
+    "systemd": "secretsource.backends.systemd:SystemdBackend",
+}
+
+_bare: PerProcess[dict[str, Backend]] = PerProcess(dict)
+
+
+def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None = None) -> Backend:
+    """The backend that a reference means: a configured store, else a built-in one, else a plug-in's.
+
+    There is one bare backend a name and process. Raises ConfigurationError.
+    """
+    name = reference.store
+    configured = stores or {}
+    backend = configured.get(name) or _bare.get().get(name)
+    if backend is None:
+        made = _built_in(name) if name in _BUILT_IN else _plugged_in(reference, configured)
+        backend = _bare.get().setdefault(name, made)
+    if not isinstance(backend, Backend):
+        raise ConfigurationError(
+            f"the store {name!r} is a {type(backend).__name__}, which is no Backend",
+            hint="A backend has options, ttl and read(reference, *, fresh, timeout)",
+        )
+    reference.check_options(backend.options)
+    return backend
+
+
+def known_backends() -> list[KnownBackend]:
+    """All backends of this installation, built-in ones first. Nothing is imported."""
+    built_in = [KnownBackend(name, target, "secretsource", "built in") for name, target in sorted(_BUILT_IN.items())]
+    plugged_in = [KnownBackend(point.name, point.value, *_distribution(point)) for point in entry_points(group=GROUP)]
+    return built_in + sorted(plugged_in)
+
+
+def _built_in(name: str) -> Backend:
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)()  # type: ignore[no-any-return]
+
+
+def _plugged_in(reference: SecretReference, configured: Mapping[str, Backend]) -> Backend:
+    name = reference.store
+    if name in RESERVED_STORES:
+        raise ConfigurationError(
+            f"the store {name!r} does not come with this version of secretsource",
+            hint=f"It has: {', '.join(BUILT_IN_STORES)}; a configured store of any name is given by stores=",
+        )
+    points = list(
+        {(point.value, *_distribution(point)): point for point in entry_points(group=GROUP, name=name)}.values()
+    )
+    if not points:
+        raise unknown_store(name, len(str(reference)), configured)
+    if len(points) > 1:
+        raise ConfigurationError(
+            f"the store {name!r} is claimed by {len(points)} distributions: "
+            f"{', '.join(sorted(' '.join(_distribution(point)) for point in points))}",
+            hint="Uninstall all but one, or give the store yourself by stores=",
+        )
+    return _loaded(points[0])
+
+
+def _loaded(point: EntryPoint) -> Backend:
+    failure = None
+    try:
+        return point.load()()  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        failure = f"the module {error.name!r} is missing"
+    except Exception as error:
+        failure = f"{type(error).__name__} while it was imported and built"
+    raise ConfigurationError(
+        f"the plug-in for the store {point.name!r} ({point.value} of {' '.join(_distribution(point))}) "
+        f"cannot be used: {failure}",
+        hint="Install what it needs, or ask its authors",
+    )
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist is not None else ("?", "?")

@@ -1,0 +1,71 @@
+"""The three clocks, and deadlines.
+
+A token ends by whichever clock says so first: the monotonic one stands still while a machine is suspended, the
+suspend-aware one is not on every system, and the wall clock is what the issuer means but may be set at any time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, Protocol
+
+__all__ = ["Clock", "SystemClock", "SYSTEM_CLOCK", "Instant", "Deadline"]
+
+
+class Instant(NamedTuple):
+    """One moment, in seconds, as the three clocks show it."""
+
+    monotonic: float
+    boottime: float
+    wall: float
+
+    def age(self, now: Instant) -> float:
+        """Seconds from this moment to `now`, by the clock that counted most."""
+        return max(now.monotonic - self.monotonic, now.boottime - self.boottime, now.wall - self.wall)
+
+
+class Clock(Protocol):
+    """Where time comes from, all in seconds. `secretsource.testing.TickingClock` is one for tests."""
+
+    def monotonic(self) -> float: ...
+    def now(self) -> Instant: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The clocks of the operating system."""
+
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+    if hasattr(time, "CLOCK_BOOTTIME"):
+
+        def now(self) -> Instant:
+            return Instant(time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+
+    else:  # macOS counts time asleep in its monotonic clock's raw sibling only; Windows in neither
+
+        def now(self) -> Instant:
+            monotonic = time.monotonic()
+            return Instant(monotonic, monotonic, time.time())
+
+
+SYSTEM_CLOCK = SystemClock()
+
+
+class Deadline:
+    """The end of the time a call has, over everything that is done for it."""
+
+    __slots__ = ("_clock", "ends_at", "seconds")
+
+    def __init__(self, seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self.seconds = seconds
+        self.ends_at = clock.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left, never below 0."""
+        return max(0.0, self.ends_at - self._clock.monotonic())
+
+    def over(self) -> bool:
+        return self._clock.monotonic() >= self.ends_at

@@ -1,0 +1,315 @@
+"""One body, one result, any number of waiters: threads, asyncio and trio tasks.
+
+A body is a synchronous function that runs on a thread of its own. Whoever asks for the same key while it runs waits
+for the same result, each with a deadline of its own; who gives up or is cancelled takes nobody along. Nothing here
+holds a lock while a body, a waiter or a callback runs, so that a signal's code may join a flight that it interrupted,
+and nothing of a parent process is met after a fork.
+"""
+
+from __future__ import annotations
+
+import _thread
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from .clock import Deadline
+from .errors import DeadlineExceeded, SecretSourceError
+from .events import Emitter, Event
+
+__all__ = ["Flight", "Flights", "PerProcess", "event_loop_running", "ticket"]
+
+T = TypeVar("T")
+
+_ORPHANS_AT_MOST = 4
+_tickets = itertools.count(1)
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+def ticket() -> int:
+    """A number that grows: a flight with a larger one began after this call."""
+    return next(_tickets)
+
+
+def event_loop_running() -> bool:
+    """Whether an event loop runs in this thread, so that waiting here would stop it."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    return _trio_here() is not None
+
+
+def _trio_here() -> Any:
+    """The trio module, if the caller is a trio task."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()
+        except (RuntimeError, AttributeError):  # not in a task; trio half imported
+            return None
+    return trio
+
+
+class PerProcess(Generic[T]):
+    """A value that is made anew in each forked child: no lock, flight or socket of the parent is met there."""
+
+    __slots__ = ("_make", "_values")
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        forks = _forks
+        value = self._values.get(forks)
+        if value is None:
+            # setdefault decides between threads without a lock, which a fork could leave locked.
+            value = self._values.setdefault(forks, self._make())
+        return value
+
+
+class Flight(Generic[T]):
+    """One run of a body. Its result, or the facts of its failure, go to every waiter.
+
+    The body notes in `phase` what it is doing, and in `events` what happened; they are delivered when it has landed.
+    """
+
+    __slots__ = ("_ending", "_loops", "_outcome", "_waking", "deadline", "events", "phase", "ticket")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.ticket = ticket()
+        self.deadline = deadline
+        self.phase = "start"
+        self.events: list[Event] = []
+        self._ending = threading.Lock()
+        self._outcome: tuple[T | None, SecretSourceError | None] | None = None
+        self._waking: list[Callable[[], object]] = []
+        self._loops: dict[object, Any] = {}
+
+    def done(self) -> bool:
+        return self._outcome is not None
+
+    def result(self) -> T:
+        """What the body returned. Its failure is raised as a new exception each time, made from the stored facts."""
+        assert self._outcome is not None, "the flight is not done"
+        value, failure = self._outcome
+        if failure is not None:
+            raise failure.again()
+        return value  # type: ignore[return-value] # only a failure has no value
+
+    def claim(self) -> bool:
+        """True for the one caller that is to end this flight."""
+        return self._ending.acquire(blocking=False)
+
+    def land(self, value: T | None, failure: SecretSourceError | None) -> None:
+        """Set the outcome and wake everybody; only for who has claimed it."""
+        self._outcome = (value, failure)
+        while self._waking:
+            try:
+                wake = self._waking.pop()
+            except IndexError:  # a waiter took its own
+                break
+            wake()
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Block this thread until the flight is done or one of the two deadlines is over; say whether it is done."""
+        return self.wait_seconds(self._time_for(deadline))
+
+    def wait_seconds(self, seconds: float) -> bool:
+        if not self.done():
+            gate = _thread.allocate_lock()
+            gate.acquire()
+            self._when_done(gate.release)
+            gate.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        return self.done()
+
+    async def wait_async(self, deadline: Deadline) -> bool:
+        """The same for a task, whose loop goes on meanwhile."""
+        if not self.done():
+            trio = _trio_here()
+            if trio is not None:
+                await self._wait_in_trio(trio, self._time_for(deadline))
+            else:
+                await self._wait_in_asyncio(self._time_for(deadline))
+        return self.done()
+
+    def _time_for(self, deadline: Deadline) -> float:
+        return min(deadline.left(), self.deadline.left())
+
+    def _when_done(self, wake: Callable[[], object]) -> None:
+        self._waking.append(wake)
+        if self.done():
+            try:
+                self._waking.remove(wake)
+            except ValueError:  # the landing thread has it
+                return
+            wake()
+
+    async def _wait_in_asyncio(self, seconds: float) -> None:
+        asyncio = sys.modules["asyncio"]
+        loop = asyncio.get_running_loop()
+        event = self._event_of(loop, asyncio.Event, loop.call_soon_threadsafe)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+
+    async def _wait_in_trio(self, trio: Any, seconds: float) -> None:
+        token = trio.lowlevel.current_trio_token()
+        event = self._event_of(token, trio.Event, token.run_sync_soon)
+        with trio.move_on_after(seconds):
+            await event.wait()
+
+    def _event_of(self, loop: object, make: Callable[[], Any], call_soon: Callable[[Any], object]) -> Any:
+        """The one event of this flight in this loop: a thousand waiting tasks cost their loop one wake-up."""
+        event = self._loops.get(loop)
+        if event is None:
+            event = self._loops[loop] = make()  # no race: a loop runs on one thread
+
+            def wake_loop() -> None:
+                # The loop is closed and nobody waits in it; trio's RunFinishedError is a RuntimeError, too.
+                with suppress(RuntimeError):
+                    call_soon(event.set)
+
+            self._when_done(wake_loop)
+        return event
+
+
+class Flights(Generic[T]):
+    """The flights under way of one owner, by key. `name` says in messages what they are for."""
+
+    def __init__(self, name: str, emitter: Emitter) -> None:
+        self._name = name
+        self._emitter = emitter
+        self._by_key: PerProcess[dict[Hashable, Flight[T]]] = PerProcess(dict)
+        self._orphans: PerProcess[dict[int, Flight[T]]] = PerProcess(dict)
+
+    @property
+    def orphans(self) -> int:
+        """Threads that still run although the time of their flight is over."""
+        return len(self._orphans.get())
+
+    def under_way(self, key: Hashable) -> Flight[T] | None:
+        """The flight for this key. One whose time is over is ended here, and its thread let go."""
+        flight = self._by_key.get().get(key)
+        if flight is not None and flight.deadline.over():
+            self._give_up(key, flight)
+            return None
+        return flight
+
+    def join(
+        self, key: Hashable, body: Callable[[Flight[T]], T], deadline: Deadline, *, here: bool = False
+    ) -> Flight[T]:
+        """The flight for this key, begun now if there is none.
+
+        Keys are tuples or strings, whose comparison runs no Python code. Where no thread can be started (at
+        interpreter shutdown, at the limit of threads), `here=True` runs the body in this one; else the flight fails.
+        Raises DeadlineExceeded when four earlier threads still hang.
+        """
+        flight = self.under_way(key)
+        if flight is not None:
+            return flight
+        if self.orphans >= _ORPHANS_AT_MOST:
+            raise self._too_many_orphans()
+        begun: Flight[T] = Flight(deadline)
+        flight = self._by_key.get().setdefault(key, begun)
+        if flight is begun:
+            try:
+                # Not threading.Thread: its start() waits until the new thread has run.
+                _thread.start_new_thread(self._run, (key, begun, body))
+            except (RuntimeError, MemoryError):
+                self._run(key, begun, body if here else _no_thread)
+        return flight
+
+    def wait(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> T:
+        """The flight's result, or its failure, or DeadlineExceeded."""
+        if not flight.wait(deadline):
+            self._out_of_time(key, flight, deadline)
+        return flight.result()
+
+    async def wait_async(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> T:
+        """The same for a task of asyncio or trio."""
+        if not await flight.wait_async(deadline):
+            self._out_of_time(key, flight, deadline)
+        return flight.result()
+
+    def _run(self, key: Hashable, flight: Flight[T], body: Callable[[Flight[T]], T]) -> None:
+        value: T | None = None
+        failure: SecretSourceError | None = None
+        try:
+            value = body(flight)
+        except SecretSourceError as error:
+            failure = error.again()  # without the traceback, whose frames hold more than facts
+        except BaseException as error:
+            failure = _unexpected(self._name, error)
+        if not self._end(key, flight, value, failure):
+            self._orphans.get().pop(id(flight), None)
+        self._emitter.emit(flight.events)
+
+    def _end(self, key: Hashable, flight: Flight[T], value: T | None, failure: SecretSourceError | None) -> bool:
+        if not flight.claim():
+            return False
+        # Before it lands: who comes after that begins a new one. Nobody else replaces this entry.
+        self._by_key.get().pop(key, None)
+        flight.land(value, failure)
+        return True
+
+    def _give_up(self, key: Hashable, flight: Flight[T]) -> None:
+        orphans = self._orphans.get()
+        orphans[id(flight)] = flight
+        if not self._end(key, flight, None, self._deadline_exceeded(flight, flight.deadline)):
+            orphans.pop(id(flight), None)
+
+    def _out_of_time(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> None:
+        """Raise DeadlineExceeded, unless the flight has ended just now."""
+        if flight.deadline.ends_at <= deadline.ends_at:
+            self._give_up(key, flight)
+            flight.wait_seconds(1.0)  # whoever claimed it is about to land it
+        if not flight.done():
+            raise self._deadline_exceeded(flight, deadline)
+
+    def _deadline_exceeded(self, flight: Flight[T], deadline: Deadline) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"no {self._name} within {deadline.seconds:g} s; under way was: {flight.phase}",
+            phase=flight.phase,
+        )
+
+    def _too_many_orphans(self) -> DeadlineExceeded:
+        phases = sorted({flight.phase for flight in self._orphans.get().copy().values()})
+        return DeadlineExceeded(
+            f"no {self._name} is tried: {_ORPHANS_AT_MOST} earlier attempts still hang after their deadline, "
+            f"in: {', '.join(phases)}",
+            phase=phases[0] if phases else None,
+            hint="They end when the peer or the name server answers or lets go",
+        )
+
+
+def _no_thread(flight: Flight[Any]) -> Any:
+    raise SecretSourceError(
+        "no thread can be started: the interpreter is shutting down, or the limit of threads is reached",
+        retryable=True,
+    )
+
+
+def _unexpected(name: str, error: BaseException) -> SecretSourceError:
+    """Type and place of an error that nobody foresaw; its text may hold a secret."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    place = "" if step is None else f" at {step.tb_frame.f_globals.get('__name__')}:{step.tb_lineno}"
+    return SecretSourceError(
+        f"unexpected {type(error).__name__}{place} while getting a {name}",
+        hint="Its text is left out, since it may hold a secret; this is a bug of secretsource or of a plug-in",
+    )
