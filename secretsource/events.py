@@ -114,7 +114,7 @@ class TokenFetched(Event):
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailed(Event):
-    """No token was obtained. `life_left`: seconds a kept token still serves; `next_try`: seconds to the next attempt."""
+    """No token was obtained. `life_left`: seconds that a kept one still serves; `next_try`: seconds to the next try."""
 
     error: str
     code: str | None
