@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from .errors import BackendError, ConfigurationError, MalformedSecret
+from .errors import ConfigurationError, MalformedSecret, SecretSourceError
 from .reference import Fields, SecretReference
 from .secret import Masked, Secret
 
@@ -54,6 +54,8 @@ class Document(Masked):
         previous: Document | None = None,
     ) -> None:
         whole = fields if isinstance(fields, Secret) else Secret(fields) if isinstance(fields, str) else None
+        if whole is None and not isinstance(fields, Mapping):
+            raise TypeError(f"a Document is made from a mapping, a str or a Secret, not from {type(fields).__name__}")
         for name, value in (
             ("text", whole),
             ("fields", {} if whole is not None else _wrapped(fields)),
@@ -88,7 +90,7 @@ def _names(tree: _Tree, above: str) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _names(value, f"{above}/{escaped}")
         else:
-            yield f"{above}/{escaped}" if above else name
+            yield f"{above}/{escaped}" if above or name.startswith("/") else name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +115,7 @@ class ClientCredentials:
         pending: ClientCredentials | None = None,
         previous: ClientCredentials | None = None,
     ) -> None:
-        if not client_id:
+        if not isinstance(client_id, str) or not client_id:
             raise ConfigurationError("a client ID is a str that is not empty")
         secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret)
         if not secret.reveal():
@@ -193,9 +195,10 @@ class _Reading:
     def _apart(self, document: Document) -> ClientCredentials | None:
         # One that cannot be used is no candidate; it must not keep the current one from being used.
         try:
-            return interpret(document, self._reference, self._client_id).credentials
-        except BackendError:
+            credentials = interpret(document, self._reference, self._client_id).credentials
+        except SecretSourceError:
             return None
+        return replace(credentials, pending=None, previous=None)  # its own are another state's
 
     def _client_id_beside(self, home: _Tree, fields: Fields) -> str | None:
         if fields.id is not None and (self._reference.fields is not None or self._client_id is None):
@@ -205,9 +208,10 @@ class _Reading:
 
     def _agreed(self, found: str | None) -> str:
         if found is not None and self._client_id is not None and found != self._client_id:
+            # Not what was found: where id and secret are mixed up, it is the secret.
             raise ConfigurationError(
-                f"the document at {self._reference} is for the client {found!r}, "
-                f"and client_id={self._client_id!r} was given",
+                f"the document at {self._reference} is for another client than client_id={self._client_id!r}, "
+                f"which was given",
                 hint="Correct the reference, or leave client_id= out",
             )
         agreed = found if found is not None else self._client_id
@@ -251,7 +255,7 @@ class _Reading:
         names = self._document.names()
         if not names:
             return "The document is empty"
-        listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        listed = ", ".join(str(Fields(None, name)) for name in names[:20]) + (", …" if len(names) > 20 else "")
         client = _nearest(names, ("client_id", "clientid", "id", "username", "app_id"))
         secret = _nearest(
             [name for name in names if name != client],

@@ -19,7 +19,6 @@ An error holds facts only: never a secret, a token, a body, or another library's
 
 from __future__ import annotations
 
-import copy
 from datetime import UTC, datetime
 from typing import Self
 
@@ -70,7 +69,11 @@ class SecretSourceError(Exception):
 
     def again(self) -> Self:
         """The same facts as a new exception, so that many threads can raise one failure without sharing it."""
-        return copy.copy(self)
+        # Not copy.copy: it calls the class, and a third party's subclass may take other arguments.
+        twin = type(self).__new__(type(self))
+        twin.args = self.args
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 class ConfigurationError(SecretSourceError):

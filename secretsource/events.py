@@ -189,6 +189,7 @@ _LEVELS: dict[type[Event], int] = {
 _ENDED_BY: dict[type[Event], type[Event]] = {
     TokenFetched: RefreshFailed,
     CredentialsChanged: CredentialsStale,
+    CircuitClosed: CircuitOpened,
 }
 _REPEAT_AFTER = 60.0
 

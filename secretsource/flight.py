@@ -87,13 +87,28 @@ class Flight(Generic[T]):
     The body notes in `phase` what it is doing, and in `events` what happened; they are delivered when it has landed.
     """
 
-    __slots__ = ("_ending", "_loops", "_outcome", "_waking", "deadline", "events", "phase", "ticket")
+    __slots__ = (
+        "_beginning",
+        "_ending",
+        "_loops",
+        "_outcome",
+        "_waking",
+        "deadline",
+        "events",
+        "phase",
+        "started",
+        "starter",
+        "ticket",
+    )
 
     def __init__(self, deadline: Deadline) -> None:
         self.ticket = ticket()
         self.deadline = deadline
         self.phase = "start"
         self.events: list[Event] = []
+        self.starter = _thread.get_ident()
+        self.started = False
+        self._beginning = threading.Lock()
         self._ending = threading.Lock()
         self._outcome: tuple[T | None, SecretSourceError | None] | None = None
         self._waking: list[Callable[[], object]] = []
@@ -109,6 +124,10 @@ class Flight(Generic[T]):
         if failure is not None:
             raise failure.again()
         return value  # type: ignore[return-value] # only a failure has no value
+
+    def begin(self) -> bool:
+        """True for the one caller that is to run the body, or sees to it that nobody will."""
+        return self._beginning.acquire(blocking=False)
 
     def claim(self) -> bool:
         """True for the one caller that is to end this flight."""
@@ -194,18 +213,21 @@ class Flights(Generic[T]):
         self._name = name
         self._emitter = emitter
         self._by_key: PerProcess[dict[Hashable, Flight[T]]] = PerProcess(dict)
-        self._orphans: PerProcess[dict[int, Flight[T]]] = PerProcess(dict)
+        self._running: PerProcess[dict[int, Flight[T]]] = PerProcess(dict)
 
     @property
     def orphans(self) -> int:
         """Threads that still run although the time of their flight is over."""
-        return len(self._orphans.get())
+        return len(self._hanging())
 
     def under_way(self, key: Hashable) -> Flight[T] | None:
         """The flight for this key. One whose time is over is ended here, and its thread let go."""
         flight = self._by_key.get().get(key)
         if flight is not None and flight.deadline.over():
             self._give_up(key, flight)
+            flights = self._by_key.get()
+            if flights.get(key) is flight:  # who claimed it has been interrupted just there
+                flights.pop(key, None)
             return None
         return flight
 
@@ -219,33 +241,78 @@ class Flights(Generic[T]):
         Raises DeadlineExceeded when four earlier threads still hang.
         """
         flight = self.under_way(key)
-        if flight is not None:
-            return flight
-        if self.orphans >= _ORPHANS_AT_MOST:
-            raise self._too_many_orphans()
-        begun: Flight[T] = Flight(deadline)
-        flight = self._by_key.get().setdefault(key, begun)
-        if flight is begun:
+        if flight is None:
+            hanging = self._hanging()
+            if len(hanging) >= _ORPHANS_AT_MOST:
+                raise self._too_many_orphans(hanging)
+            flight = self._by_key.get().setdefault(key, Flight(deadline))
+        # Not only if the flight is new: a signal's code may have interrupted this thread right before it started it.
+        if not flight.started and flight.starter == _thread.get_ident():
             try:
                 # Not threading.Thread: its start() waits until the new thread has run.
-                _thread.start_new_thread(self._run, (key, begun, body))
+                _thread.start_new_thread(self._run_apart, (key, flight, body))
             except (RuntimeError, MemoryError):
-                self._run(key, begun, body if here else _no_thread)
+                self._run(key, flight, body if here else _no_thread)
+            flight.started = True
         return flight
+
+    def run(
+        self,
+        key: Hashable,
+        body: Callable[[Flight[T]], T],
+        deadline: Deadline,
+        *,
+        lasting: Deadline | None = None,
+        after: int = 0,
+    ) -> T:
+        """The result of the flight for this key: one under way, or one begun here.
+
+        The caller waits until its `deadline`; a flight begun here lasts until `lasting`. One with a ticket not larger
+        than `after` is waited for, and another one follows it.
+        """
+        while True:
+            flight = self.join(key, body, lasting or deadline, here=True)
+            landed = flight.wait(deadline)
+            if flight.ticket > after or not landed:
+                return self._result(key, flight, deadline)
+
+    async def run_async(
+        self,
+        key: Hashable,
+        body: Callable[[Flight[T]], T],
+        deadline: Deadline,
+        *,
+        lasting: Deadline | None = None,
+        after: int = 0,
+    ) -> T:
+        """The same for a task of asyncio or trio."""
+        while True:
+            flight = self.join(key, body, lasting or deadline)
+            landed = await flight.wait_async(deadline)
+            if flight.ticket > after or not landed:
+                return self._result(key, flight, deadline)
 
     def wait(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> T:
         """The flight's result, or its failure, or DeadlineExceeded."""
-        if not flight.wait(deadline):
-            self._out_of_time(key, flight, deadline)
-        return flight.result()
+        flight.wait(deadline)
+        return self._result(key, flight, deadline)
 
     async def wait_async(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> T:
         """The same for a task of asyncio or trio."""
-        if not await flight.wait_async(deadline):
-            self._out_of_time(key, flight, deadline)
-        return flight.result()
+        await flight.wait_async(deadline)
+        return self._result(key, flight, deadline)
+
+    def _run_apart(self, key: Hashable, flight: Flight[T], body: Callable[[Flight[T]], T]) -> None:
+        try:
+            self._run(key, flight, body)
+        finally:
+            _leave_no_dummy()
 
     def _run(self, key: Hashable, flight: Flight[T], body: Callable[[Flight[T]], T]) -> None:
+        if not flight.begin():
+            return
+        running = self._running.get()
+        running[id(flight)] = flight
         value: T | None = None
         failure: SecretSourceError | None = None
         try:
@@ -254,31 +321,30 @@ class Flights(Generic[T]):
             failure = error.again()  # without the traceback, whose frames hold more than facts
         except BaseException as error:
             failure = _unexpected(self._name, error)
-        if not self._end(key, flight, value, failure):
-            self._orphans.get().pop(id(flight), None)
+        del running[id(flight)]  # before it lands, since a running flight with an outcome is an orphan
+        self._end(key, flight, value, failure)
         self._emitter.emit(flight.events)
 
-    def _end(self, key: Hashable, flight: Flight[T], value: T | None, failure: SecretSourceError | None) -> bool:
-        if not flight.claim():
-            return False
-        # Before it lands: who comes after that begins a new one. Nobody else replaces this entry.
-        self._by_key.get().pop(key, None)
-        flight.land(value, failure)
-        return True
+    def _end(self, key: Hashable, flight: Flight[T], value: T | None, failure: SecretSourceError | None) -> None:
+        if flight.claim():
+            # Before it lands: who comes after that begins a new one. Nobody else replaces this entry.
+            self._by_key.get().pop(key, None)
+            flight.land(value, failure)
 
     def _give_up(self, key: Hashable, flight: Flight[T]) -> None:
-        orphans = self._orphans.get()
-        orphans[id(flight)] = flight
-        if not self._end(key, flight, None, self._deadline_exceeded(flight, flight.deadline)):
-            orphans.pop(id(flight), None)
+        flight.begin()  # a body that has not begun by now never will
+        self._end(key, flight, None, self._deadline_exceeded(flight, flight.deadline))
 
-    def _out_of_time(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> None:
-        """Raise DeadlineExceeded, unless the flight has ended just now."""
-        if flight.deadline.ends_at <= deadline.ends_at:
+    def _hanging(self) -> list[Flight[T]]:
+        return [flight for flight in self._running.get().copy().values() if flight.done()]
+
+    def _result(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> T:
+        if not flight.done() and flight.deadline.ends_at <= deadline.ends_at:
             self._give_up(key, flight)
             flight.wait_seconds(1.0)  # whoever claimed it is about to land it
         if not flight.done():
             raise self._deadline_exceeded(flight, deadline)
+        return flight.result()
 
     def _deadline_exceeded(self, flight: Flight[T], deadline: Deadline) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -286,12 +352,12 @@ class Flights(Generic[T]):
             phase=flight.phase,
         )
 
-    def _too_many_orphans(self) -> DeadlineExceeded:
-        phases = sorted({flight.phase for flight in self._orphans.get().copy().values()})
+    def _too_many_orphans(self, hanging: list[Flight[T]]) -> DeadlineExceeded:
+        phases = sorted({flight.phase for flight in hanging})
         return DeadlineExceeded(
             f"no {self._name} is tried: {_ORPHANS_AT_MOST} earlier attempts still hang after their deadline, "
             f"in: {', '.join(phases)}",
-            phase=phases[0] if phases else None,
+            phase=phases[0],
             hint="They end when the peer or the name server answers or lets go",
         )
 
@@ -301,6 +367,18 @@ def _no_thread(flight: Flight[Any]) -> Any:
         "no thread can be started: the interpreter is shutting down, or the limit of threads is reached",
         retryable=True,
     )
+
+
+def _leave_no_dummy() -> None:
+    """Take this thread out of threading.enumerate(), as its last act.
+
+    Python before 3.13 keeps for ever what threading.current_thread() (and so logging) enters there for a thread that
+    threading did not start.
+    """
+    if sys.version_info < (3, 13):
+        active = vars(threading).get("_active", {})
+        if isinstance(active.get(_thread.get_ident()), threading._DummyThread):
+            active.pop(_thread.get_ident(), None)
 
 
 def _unexpected(name: str, error: BaseException) -> SecretSourceError:

@@ -42,8 +42,9 @@ class Fields:
     secret: str
 
     def __str__(self) -> str:
-        secret = quote(self.secret, safe=_PLAIN_IN_FIELD)
-        return secret if self.id is None else f"id={quote(self.id, safe=_PLAIN_IN_FIELD)},secret={secret}"
+        # errors: a name found in a document may hold what no reference can.
+        id, secret = (quote(name or "", safe=_PLAIN_IN_FIELD, errors="replace") for name in (self.id, self.secret))
+        return secret if self.id is None else f"id={id},secret={secret}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ def _decoded(store: str, raw: str) -> str:
         raise _wrong(store, "a '%' is not followed by two hexadecimal digits", "Write '%' itself as %25")
     try:
         text = unquote_to_bytes(raw).decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeError:  # also a lone surrogate, which is no UTF-8 to begin with
         text = "\x00"
     if _CONTROL.search(text):
         raise _wrong(store, "it has a control character, or bytes that are not UTF-8", "Write it as printable text")

@@ -70,7 +70,7 @@ class Secret(Masked):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+        return hmac.compare_digest(_bytes_of(self), _bytes_of(other))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -90,6 +90,11 @@ class Fingerprints:
         """One digest of all given values, in their order."""
         digest = hmac.new(self._key, digestmod="sha256")
         for secret in secrets:
-            text = secret.reveal().encode()
+            text = _bytes_of(secret)
             digest.update(len(text).to_bytes(8, "big") + text)
         return digest.digest()
+
+
+def _bytes_of(secret: Secret) -> bytes:
+    # surrogatepass: a UnicodeEncodeError would carry the text.
+    return secret.reveal().encode("utf-8", "surrogatepass")

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..credentials import Document
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SecretSourceError
 from ..flight import PerProcess
 from ..reference import BUILT_IN_STORES, RESERVED_STORES, SecretReference, unknown_store
 
@@ -95,7 +95,7 @@ def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None
     """
     name = reference.store
     configured = stores or {}
-    backend = configured.get(name) or _bare.get().get(name)
+    backend = configured[name] if name in configured else _bare.get().get(name)
     if backend is None:
         made = _built_in(name) if name in _BUILT_IN else _plugged_in(reference, configured)
         backend = _bare.get().setdefault(name, made)
@@ -145,6 +145,8 @@ def _loaded(point: EntryPoint) -> Backend:
     failure = None
     try:
         return point.load()()  # type: ignore[no-any-return]
+    except SecretSourceError:
+        raise
     except ModuleNotFoundError as error:
         failure = f"the module {error.name!r} is missing"
     except Exception as error:

@@ -1,0 +1,1 @@
+"""A token on a request: one module for each HTTP client."""

@@ -1,0 +1,135 @@
+"""TokenAuth: a token on each request of httpx and httpx2, sync and async."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
+
+import httpx
+
+from ..endpoint import is_loopback
+from ..errors import ConfigurationError
+from ..events import Emitter, OriginLeft
+from ..source import TokenRequest
+from ..token import Token
+from .challenge import refuses_token
+
+__all__ = ["TokenAuth"]
+
+_TOO_NEW_TO_REPLACE = 1.0
+_PORTS = {"https": 443, "http": 80}
+
+
+class _GivesTokens(Protocol):
+    def token(self, **request: Unpack[TokenRequest]) -> Token: ...
+    async def atoken(self, **request: Unpack[TokenRequest]) -> Token: ...
+    def invalidate(self, token: Token) -> None: ...
+
+
+if TYPE_CHECKING:
+    import httpx2
+
+    class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]
+        pass
+
+elif find_spec("httpx2") is not None:
+    import httpx2
+
+    class _Auth(httpx.Auth, httpx2.Auth):
+        pass
+
+else:
+    _Auth = httpx.Auth
+
+
+class TokenAuth(_Auth):
+    """Sets the Authorization header: `httpx.Client(auth=TokenAuth(source))`, or AsyncClient, or httpx2's.
+
+    A token that the API refuses with 401 is replaced once, if the body can be sent again. Plain http is refused off
+    loopback; with `origins` (such as "https://pos.example.com") so is every other origin. `request` (scope,
+    timeout, …) goes to `TokenSource.token`. The client that it is given to is not changed.
+    """
+
+    def __init__(
+        self,
+        source: _GivesTokens,
+        *,
+        origins: str | Iterable[str] | None = None,
+        **request: Unpack[TokenRequest],
+    ) -> None:
+        self._source = source
+        self._request = request
+        self._plain_http = frozenset(getattr(source, "plain_http", ()))
+        self._emitter: Emitter = getattr(source, "_emitter", None) or Emitter()
+        self._source_name = getattr(source, "name", type(source).__name__)
+        # Origins that have been looked at: where a request goes next is almost always one of them.
+        self._known: dict[tuple[str, bytes, int | None], None] = {}
+        self._only: frozenset[str] | None = None
+        if origins is not None:
+            given = [origins] if isinstance(origins, str) else list(origins)
+            self._only = frozenset(_origin(httpx.URL(origin)) for origin in given)
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        self._check_origin(request.url)
+        token = self._source.token(**self._request)
+        request.headers["Authorization"] = token.authorization
+        response = yield request
+        if response.status_code == 401 and self._is_worth_another(request, response, token):
+            token = self._source.token(**self._request)
+            request.headers["Authorization"] = token.authorization
+            yield request
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        self._check_origin(request.url)
+        token = await self._source.atoken(**self._request)
+        request.headers["Authorization"] = token.authorization
+        response = yield request
+        if response.status_code == 401 and self._is_worth_another(request, response, token):
+            token = await self._source.atoken(**self._request)
+            request.headers["Authorization"] = token.authorization
+            yield request
+
+    def _check_origin(self, url: Any) -> None:
+        if (url.scheme, url.raw_host, url.port) not in self._known:
+            self._look_at(url)
+
+    def _look_at(self, url: Any) -> None:
+        origin = _origin(url)
+        if self._only is not None and origin not in self._only:
+            raise ConfigurationError(
+                f"the token is not sent to {origin}: it is for {', '.join(sorted(self._only))} only",
+                hint="Use a client of its own for the other origin, or add it to origins=",
+            )
+        host = url.host
+        if url.scheme != "https" and not is_loopback(host) and origin.partition("://")[2] not in self._plain_http:
+            raise ConfigurationError(
+                f"the token is not sent to {origin}: plain http would show it to the network",
+                hint="Use https; the names in the source's plain_http= are excepted",
+            )
+        if self._only is None and self._known:
+            scheme, raw_host, port = next(iter(self._known))
+            first = f"{scheme}://{raw_host.decode()}:{port or _PORTS[scheme]}"
+            self._emitter.emit([OriginLeft(self._source_name, first, origin)])
+        self._known[(url.scheme, url.raw_host, url.port)] = None
+
+    def _is_worth_another(self, request: Any, response: Any, token: Token) -> bool:
+        """Drop the token that the API refused; whether to send the request again with another one."""
+        if token.age < _TOO_NEW_TO_REPLACE or not refuses_token(response.headers.get_list("www-authenticate")):
+            return False
+        self._source.invalidate(token)
+        return _has_whole_body(request)
+
+
+def _has_whole_body(request: Any) -> bool:
+    try:
+        request.content  # noqa: B018 - raises RequestNotRead, of httpx or httpx2, for a stream
+    except Exception:
+        return False
+    return True
+
+
+def _origin(url: Any) -> str:
+    if url.scheme not in _PORTS or not url.host:
+        raise ConfigurationError("an origin is written https://HOST or https://HOST:PORT")
+    return f"{url.scheme}://{url.host}:{url.port or _PORTS[url.scheme]}"

@@ -1,0 +1,151 @@
+"""A secret file replaced as a whole: a new one beside it, made private before it holds anything, then renamed.
+
+Whoever reads meanwhile gets the old one or the new one. Writers take turns at a lock file beside it, `.NAME.lock`,
+which stays, since a lock file that is removed can be locked twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from ..clock import Deadline
+from ..errors import AccessDenied, BackendUnavailable
+from ..secret import Secret
+from .access import Violation, kind_of, mount_of, posix_acl, shown, user_name
+from .walk import Chain, Opened, Walk, refusal
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["locked", "opened_to_replace", "replace"]
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_LOCK = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_ASK_AGAIN = 0.01  # seconds
+
+
+@contextmanager
+def locked(walk: Walk, folder: Chain, name: str, deadline: Deadline) -> Iterator[None]:
+    """Be the only writer of this file for a while. Raises BackendUnavailable when another one is, to the end."""
+    _check_folder(walk, folder)
+    lock = f".{name}.lock"
+    walk.at = walk.path(folder, lock)
+    fd = walk.keep(os.open(lock, _LOCK, 0o600, dir_fd=folder[-1].fd))
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in (0, os.geteuid()):
+        _refuse(walk, "F02", f"{shown(walk.at)} is no lock file of ours", "Look who made it, and remove it")
+    while not _taken(fd):
+        if deadline.over():
+            raise walk.origin.error(
+                BackendUnavailable,
+                f"is being written by another process, which holds {shown(walk.path(folder, lock))}",
+                "Try again when it is done",
+            )
+        time.sleep(_ASK_AGAIN)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def opened_to_replace(walk: Walk, folder: Chain, name: str) -> Opened | None:
+    """The file as it is, None where there is none. Raises AccessDenied where a rename would not do what is meant."""
+    _check_folder(walk, folder)
+    try:
+        seen = walk.look(folder, name)
+    except FileNotFoundError:
+        return None
+    path = shown(walk.path(folder, name))
+    if stat.S_ISLNK(seen.st_mode):
+        _refuse(walk, "F09", f"{path} is a symbolic link, which would be replaced", "Name the file that it leads to")
+    if not stat.S_ISREG(seen.st_mode):
+        _refuse(walk, "F02", f"{path} is a {kind_of(seen.st_mode)}", "Name a regular file")
+    if seen.st_nlink > 1:
+        _refuse(walk, "F08", f"{path} has {seen.st_nlink} names (hard links), of which one would change", "Remove them")
+    opened = walk.file(folder, [name])
+    if mount_of(opened.fd) != mount_of(folder[-1].fd):
+        _refuse(walk, "F02", f"{path} is mounted there by itself", "Change it where it is mounted from")
+    return opened
+
+
+def replace(walk: Walk, folder: Chain, name: str, text: Secret, old: Opened | None) -> None:
+    """Put a file with this text there, with owner, mode and ACL of the old one, or else ours and mode 0600."""
+    directory = folder[-1].fd
+    new = f".{name}.{os.urandom(6).hex()}.new"
+    walk.at = walk.path(folder, new)
+    fd = walk.keep(os.open(new, _NEW, 0o600, dir_fd=directory))
+    try:
+        _made_alike(walk, fd, old)
+        _write(fd, text)
+        os.fsync(fd)
+        walk.at = walk.path(folder, name)
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new, dir_fd=directory)
+        raise
+    # The directory's own descriptor may be one for paths only.
+    os.fsync(walk.keep(os.open(".", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=directory)))
+
+
+def _check_folder(walk: Walk, folder: Chain) -> None:
+    """Nobody else may put files beside ours: not even a sticky directory will do."""
+    directory = folder[-1]
+    violation = walk.access.directory(walk.path(folder), directory.fd, directory.status, sticky=False)
+    if violation is not None:
+        raise refusal(walk.origin, walk.access.level, violation)
+
+
+def _made_alike(walk: Walk, fd: int, old: Opened | None) -> None:
+    if old is None:
+        os.fchmod(fd, 0o600)
+        return
+    new = os.fstat(fd)
+    owner = -1 if old.status.st_uid == new.st_uid else old.status.st_uid
+    group = -1 if old.status.st_gid == new.st_gid else old.status.st_gid
+    kept = owner == group == -1
+    if not kept:
+        with suppress(PermissionError):
+            os.fchown(fd, owner, group)
+            kept = True
+    if not kept:
+        whose = f"{user_name(old.status.st_uid)} and its group {old.status.st_gid}"
+        _refuse(
+            walk,
+            "F03",
+            f"{shown(old.path)} belongs to {whose}, which {user_name(os.geteuid())} cannot keep",
+            f"Write it as {user_name(old.status.st_uid)}",
+        )
+    os.fchmod(fd, stat.S_IMODE(old.status.st_mode))
+    acl = posix_acl(old.fd)
+    if acl is not None and sys.platform == "linux":
+        os.setxattr(fd, "system.posix_acl_access", acl)
+
+
+def _taken(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def _write(fd: int, text: Secret) -> None:
+    """The one frame that holds the text in clear."""
+    left = memoryview(text.reveal().encode())
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def _refuse(walk: Walk, code: str, seen: str, repair: str) -> NoReturn:
+    what = f"is not written [{code}]: {seen}"
+    raise walk.origin.error(AccessDenied, what, repair)

@@ -1,0 +1,110 @@
+"""Discovery: where an issuer's token endpoint is, asked once a day and kept while the issuer is silent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .clock import Clock, Deadline
+from .endpoint import Answer, IssuerProfile, Metadata, Outgoing, read_metadata, well_known_urls
+from .errors import IssuerUnavailable, SecretSourceError, TokenError
+from .transport import Transport
+
+__all__ = ["Discovery", "Target", "pause"]
+
+WAITS_BETWEEN_ATTEMPTS = (0.2, 0.8)
+_KEPT_FOR = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where tokens come from, as it was configured. `environment` is "" where there is none."""
+
+    issuer: str | None
+    token_url: str | None
+    auth_method: str | None
+    profile: IssuerProfile
+    default_lifetime: float
+    plain_http: tuple[str, ...] = ()
+    environment: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.issuer or self.token_url or ""
+
+
+class Discovery:
+    """The token endpoint of a target: the configured one, or that in the issuer's metadata."""
+
+    def __init__(self, target: Target, transport: Transport, clock: Clock) -> None:
+        self._target = target
+        self._transport = transport
+        self._clock = clock
+        self._known: tuple[Metadata, float] | None = None
+
+    def forget(self) -> None:
+        """Ask again at the next request."""
+        if self._known is not None:
+            self._known = self._known[0], 0.0
+
+    def metadata(self, deadline: Deadline, *, patient: bool) -> Metadata:
+        """Raises TokenError, ConfigurationError, DeadlineExceeded; not while older metadata is known."""
+        target, known = self._target, self._known
+        if target.token_url is not None:
+            return Metadata(target.token_url, target.auth_method or "client_secret_basic")
+        if known is not None and self._clock.monotonic() < known[1]:
+            return known[0]
+        failure: SecretSourceError
+        try:
+            metadata = self._discover(target.issuer or "", deadline, patient)
+            self._known = metadata, self._clock.monotonic() + _KEPT_FOR * random.uniform(0.9, 1.1)
+            return metadata
+        except SecretSourceError as error:
+            failure = error.again()
+        if known is None or not isinstance(failure, TokenError):
+            raise failure
+        return known[0]
+
+    def _discover(self, issuer: str, deadline: Deadline, patient: bool) -> Metadata:
+        target = self._target
+        status = 0
+        for url in well_known_urls(issuer):
+            answer = self._asked(url, deadline, patient)
+            status = answer.status
+            if status == 200:
+                return read_metadata(
+                    answer, issuer, target.profile, plain_http=target.plain_http, auth_method=target.auth_method
+                )
+        raise IssuerUnavailable(
+            f"{issuer} publishes no metadata: its two well-known addresses do not answer 200, the second {status}",
+            status=status,
+            issuer=issuer,
+            retryable=status >= 500 or status == 429,
+            hint="Correct issuer=, or give token_url=",
+        )
+
+    def _asked(self, url: str, deadline: Deadline, patient: bool) -> Answer:
+        waits = list(WAITS_BETWEEN_ATTEMPTS) if patient else []
+        while True:
+            failure: IssuerUnavailable | None = None
+            try:
+                answer = self._transport.send(Outgoing("GET", url, {}), deadline, phase="discovery")
+            except IssuerUnavailable as error:
+                failure = error.again()
+            if failure is None and answer.status < 500:
+                return answer
+            again = bool(waits) and (failure is None or failure.retryable)
+            if not again or not pause(waits.pop(0), None, deadline, self._clock.sleep):
+                if failure is not None:
+                    raise failure
+                return answer
+
+
+def pause(seconds: float, retry_after: float | None, deadline: Deadline, sleep: Callable[[float], None]) -> bool:
+    """Wait before the next attempt, give or take a fifth; False if the deadline would be over by then."""
+    seconds = max(seconds * random.uniform(0.8, 1.2), retry_after or 0.0)
+    if seconds >= deadline.left():
+        return False
+    sleep(seconds)
+    return True

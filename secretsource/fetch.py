@@ -1,0 +1,264 @@
+"""One token: candidates, rounds, retries, circuit.
+
+A rejected secret is not the end: the store is read anew, and every candidate is tried before a call fails. What
+follows a rejection happens once, whoever asked, and its outcome serves all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .clock import Clock
+from .discovery import WAITS_BETWEEN_ATTEMPTS, Discovery, Target, pause
+from .endpoint import Granted, Identity, Metadata, Refusal, check_binding, read_answer, token_request
+from .errors import CredentialsRejected, IssuerUnavailable, SecretSourceError
+from .events import CandidateRejected, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
+from .flight import Flight, Flights, ticket
+from .resolve import Budget, CredentialsSource, Reading
+from .rounds import Candidate, Candidates, Circuit, worth_another_pass
+from .transport import Transport
+
+__all__ = ["Admitted", "Fetcher"]
+
+_WAITS_BETWEEN_PASSES = (0.1, 0.5, 1.5)
+_REQUESTS_PER_ROUND = 6
+
+
+class Admitted(NamedTuple):
+    """What a token request may be made with: the credentials read, or, past an open circuit, one of them only."""
+
+    reading: Reading
+    only: Candidate | None
+
+
+class _Recovered(NamedTuple):
+    """What a recovery found: the candidate that is accepted, and the token that it got, for this identity."""
+
+    identity: Identity
+    granted: Granted
+    candidate: Candidate
+    reading: Reading
+
+
+class Fetcher:
+    """Gets tokens from one issuer with one source of credentials. Called on flights' threads, several at once."""
+
+    def __init__(
+        self, credentials: CredentialsSource, target: Target, transport: Transport, emitter: Emitter, clock: Clock
+    ) -> None:
+        self._credentials = credentials
+        self._target = target
+        self._transport = transport
+        self._clock = clock
+        self._discovery = Discovery(target, transport, clock)
+        self._candidates = Candidates(clock)
+        self._circuit = Circuit(clock, lockout=target.profile.lockout)
+        self._reads_while_open = Budget(1, 5.0, clock)
+        self._recoveries: Flights[_Recovered] = Flights("token", emitter)
+
+    @property
+    def circuit(self) -> Circuit:
+        return self._circuit
+
+    @property
+    def orphans(self) -> int:
+        return self._recoveries.orphans
+
+    def reload(self) -> None:
+        """Have the store read anew in the background, discover anew, and let one attempt through the circuit."""
+        self._discovery.forget()
+        self._transport.forget()
+        self._circuit.hurry()
+        self._credentials.reload()
+
+    def admit(self, flight: Flight[Any], *, fresh: bool = False, early: bool = False) -> Admitted | None:
+        """Read the credentials if due, and pass the circuit; None while it is open and it is nobody's turn.
+
+        `fresh` reads past every cache. `early` may pass once in 5 s all the same. Raises what the store raises.
+        """
+        flight.phase = f"reading {self._credentials.name}"
+        if fresh:
+            reading = self._credentials.reading_after(ticket(), flight.deadline, free=True)
+        else:
+            reading = self._credentials.reading(flight.deadline)
+        if self._circuit.open_for(reading.values) and (self._credentials.cheap or self._reads_while_open.take()):
+            reading = self._credentials.reading_after(ticket(), flight.deadline, free=True)
+        if not self._circuit.open_for(reading.values):
+            self._close_circuit(flight)  # other values than those that were rejected
+            return Admitted(reading, None)
+        turn = self._circuit.turn(early=early)
+        if turn is None:
+            return None
+        candidates = self._candidates.of(reading)
+        return Admitted(reading, candidates[turn % len(candidates)])
+
+    def fetch(self, identity: Identity, flight: Flight[Any], admitted: Admitted, *, patient: bool) -> Granted:
+        """A new token. `patient` asks up to three times where the issuer is unavailable.
+
+        Raises TokenError, ConfigurationError, DeadlineExceeded, or what the store raises.
+        """
+        flight.phase = f"discovery at {self._target.name}"
+        metadata = self._discovery.metadata(flight.deadline, patient=patient)
+        return _Round(self, identity, flight, metadata, patient).granted(admitted)
+
+    def _close_circuit(self, flight: Flight[Any]) -> None:
+        if self._circuit.close():
+            flight.events.append(CircuitClosed(self._credentials.name))
+
+
+class _Round:
+    """The token requests made for one identity in one flight, at most six."""
+
+    def __init__(
+        self, fetcher: Fetcher, identity: Identity, flight: Flight[Any], metadata: Metadata, patient: bool
+    ) -> None:
+        self._fetcher = fetcher
+        self._identity = identity
+        self._flight = flight
+        self._metadata = metadata
+        self._patient = patient
+        self._requests = 0
+
+    def granted(self, admitted: Admitted) -> Granted:
+        reading, only = admitted
+        self._check_binding(reading)
+        first = only or self._fetcher._candidates.first(reading)
+        while True:
+            mark = ticket()
+            outcome = self._ask(first)
+            if isinstance(outcome, Granted):
+                self._accepted(first, reading)
+                return outcome
+            if outcome.kind not in ("rejected", "doubtful") or self._requests > 1:
+                raise self._error(outcome, first)
+            if only is not None:
+                self._rejected(first, outcome)
+                raise self._tripped(outcome, first, reading)
+            recovered = self._recovered(reading, first, outcome, mark)
+            if recovered.identity == self._identity:
+                return recovered.granted
+            # Found for another request: ours is made with it.
+            first, reading = recovered.candidate, recovered.reading
+
+    def _recovered(self, reading: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
+        """What the recovery under way for these credentials finds; it is begun here if there is none."""
+
+        def body(flight: Flight[_Recovered]) -> _Recovered:
+            carried_on = _Round(self._fetcher, self._identity, flight, self._metadata, self._patient)
+            carried_on._requests = self._requests
+            return carried_on._recover(reading, first, refusal, mark)
+
+        recoveries, deadline = self._fetcher._recoveries, self._flight.deadline
+        self._flight.phase = f"recovery from a rejection by {self._fetcher._target.name}"
+        return recoveries.run("recovery", body, deadline)
+
+    def _recover(self, before: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
+        fetcher, deadline = self._fetcher, self._flight.deadline
+        if fetcher._circuit.open_for(before.values):
+            raise fetcher._circuit.error()  # an earlier recovery has found out meanwhile
+        rejected = {first.value}
+        if refusal.kind == "rejected":
+            self._rejected(first, refusal)
+        waits = iter(_WAITS_BETWEEN_PASSES)
+        while True:
+            self._flight.phase = f"reading {fetcher._credentials.name} after a rejection"
+            reading = fetcher._credentials.reading_after(mark, deadline)
+            self._check_binding(reading)
+            if refusal.kind == "doubtful" and reading.values == before.values:
+                raise self._error(refusal, first)
+            for candidate in fetcher._candidates.of(reading):
+                if candidate.value in rejected or self._requests >= _REQUESTS_PER_ROUND:
+                    continue
+                outcome = self._ask(candidate)
+                if isinstance(outcome, Granted):
+                    self._accepted(candidate, reading)
+                    return _Recovered(self._identity, outcome, candidate, reading)
+                if outcome.kind not in ("rejected", "doubtful"):
+                    raise self._error(outcome, candidate)
+                self._rejected(candidate, outcome)
+                rejected.add(candidate.value)
+                refusal, first = outcome, candidate
+            again = self._requests < _REQUESTS_PER_ROUND and worth_another_pass(reading, fetcher._clock.monotonic())
+            wait = next(waits, None) if again else None
+            if wait is None or not pause(wait, None, deadline, fetcher._clock.sleep):
+                raise self._tripped(refusal, first, reading)
+            mark = ticket()
+            rejected.clear()  # in the next pass all are asked again
+
+    def _ask(self, candidate: Candidate) -> Granted | Refusal:
+        """One candidate's answer. Raises what the transport raises, after the last attempt."""
+        waits = list(WAITS_BETWEEN_ATTEMPTS) if self._patient else []
+        while True:
+            outcome = self._ask_once(candidate)
+            if isinstance(outcome, Granted):
+                return outcome
+            if isinstance(outcome, Refusal):
+                again, retry_after = outcome.kind == "unavailable", outcome.retry_after
+            else:
+                again, retry_after = outcome.retryable, None
+            again = again and bool(waits) and self._requests < _REQUESTS_PER_ROUND
+            clock = self._fetcher._clock
+            if not again or not pause(waits.pop(0), retry_after, self._flight.deadline, clock.sleep):
+                if isinstance(outcome, Refusal):
+                    return outcome
+                raise outcome
+
+    def _ask_once(self, candidate: Candidate) -> Granted | Refusal | IssuerUnavailable:
+        fetcher, url = self._fetcher, self._metadata.token_url
+        self._requests += 1
+        self._flight.phase = f"token request to {url}"
+        profile = fetcher._target.profile
+        outgoing = token_request(url, self._identity, candidate.credentials, self._metadata.auth_method, profile)
+        obtained = fetcher._clock.now()  # before it is sent: the token may be made at any moment after that
+        try:
+            answer = fetcher._transport.send(outgoing, self._flight.deadline, phase="token request")
+        except IssuerUnavailable as error:
+            return error.again()
+        return read_answer(
+            answer,
+            self._identity,
+            profile,
+            obtained=obtained,
+            clock=fetcher._clock,
+            default_lifetime=fetcher._target.default_lifetime,
+            special=outgoing.special,
+        )
+
+    def _accepted(self, candidate: Candidate, reading: Reading) -> None:
+        fetcher, events = self._fetcher, self._flight.events
+        if fetcher._candidates.accepted(candidate, reading):
+            name, version = fetcher._credentials.name, candidate.credentials.version
+            events.append(CandidateUsed(name, candidate.kind, version))
+        fetcher._close_circuit(self._flight)
+
+    def _rejected(self, candidate: Candidate, refusal: Refusal) -> None:
+        name, version = self._fetcher._credentials.name, candidate.credentials.version
+        event = CandidateRejected(name, candidate.kind, version, refusal.status, refusal.error)
+        self._flight.events.append(event)
+
+    def _tripped(self, refusal: Refusal, candidate: Candidate, reading: Reading) -> SecretSourceError:
+        error, circuit = self._error(refusal, candidate), self._fetcher._circuit
+        if isinstance(error, CredentialsRejected):
+            opens = not circuit.open_for(reading.values)
+            error.retry_after = circuit.trip(error, reading.values)
+            if opens:
+                self._flight.events.append(CircuitOpened(self._fetcher._credentials.name, error.retry_after))
+        return error
+
+    def _error(self, refusal: Refusal, candidate: Candidate) -> SecretSourceError:
+        return refusal.as_error(
+            issuer=self._fetcher._target.name,
+            reference=self._fetcher._credentials.name,
+            client_id=candidate.credentials.client_id,
+            auth_method=self._metadata.auth_method,
+        )
+
+    def _check_binding(self, reading: Reading) -> None:
+        target = self._fetcher._target
+        check_binding(
+            reading.binding,
+            self._fetcher._credentials.name,
+            issuer=target.issuer,
+            token_url=self._metadata.token_url,
+            environment=target.environment,
+        )

@@ -1,0 +1,359 @@
+"""CredentialsSource: the credentials of one reference, read when due.
+
+What was read last and was good is kept. While the store is down or holds half a document, it serves on, with an
+event; where access is denied or the secret is gone, for a short grace only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import NamedTuple
+
+from .backends import Backend, backend_for
+from .clock import SYSTEM_CLOCK, Clock, Deadline
+from .credentials import Binding, ClientCredentials, Document, Meaning, interpret
+from .errors import (
+    AccessDenied,
+    BackendUnavailable,
+    ConfigurationError,
+    MalformedSecret,
+    SecretNotFound,
+    SecretSourceError,
+)
+from .events import CredentialsChanged, CredentialsDropped, CredentialsStale, Emitter, Event, Hook
+from .flight import Flight, Flights
+from .reference import SecretReference
+from .secret import Fingerprints, Secret
+
+__all__ = ["Budget", "CredentialsSource", "Reading", "credentials_source"]
+
+_ASK_AGAIN_AFTER = 1.0
+_TTL_SPREAD = 0.1
+
+
+class Reading(NamedTuple):
+    """One good read. Times are monotonic seconds.
+
+    `ticket` is that of its flight, `began` when that began, `due` when the next read is. `values` is a fingerprint of
+    all candidates, `changed` when they last became others (None: never since the first read).
+    """
+
+    credentials: ClientCredentials
+    binding: Binding
+    ticket: int
+    fresh: bool
+    began: float
+    due: float
+    values: bytes
+    changed: float | None
+
+
+class _Trouble(NamedTuple):
+    """Why the last read failed, until when it is not repeated, and since when access is denied."""
+
+    error: SecretSourceError
+    until: float
+    denied_since: float | None
+
+
+class Budget:
+    """A bucket of `size` permissions, one back every `seconds`."""
+
+    def __init__(self, size: int, seconds: float, clock: Clock) -> None:
+        self._size, self._seconds, self._clock = size, seconds, clock
+        self._used, self._since = 0.0, clock.monotonic()
+
+    def take(self) -> bool:
+        # Two threads may take the same permission: one read more, for which a lock is not worth it.
+        now = self._clock.monotonic()
+        self._used = max(0.0, self._used - (now - self._since) / self._seconds)
+        self._since = now
+        if self._used > self._size - 1:
+            return False
+        self._used += 1
+        return True
+
+    def give_back(self) -> None:
+        self._used = max(0.0, self._used - 1)
+
+
+class CredentialsSource:
+    """The client credentials that a reference names, for whoever has a token fetcher of his own.
+
+    `client_id` goes with a reference that gives only the secret. `timeout` bounds a read, `max_stale` how long the
+    last good credentials serve while the store is down, `denied_grace` how long while it denies them; all in seconds.
+    Constructing does no I/O. Safe from any thread, event loop and forked child.
+    """
+
+    def __init__(
+        self,
+        reference: str | SecretReference,
+        *,
+        stores: Mapping[str, Backend] | None = None,
+        client_id: str | None = None,
+        timeout: float = 10.0,
+        max_stale: float = 86400.0,
+        denied_grace: float = 300.0,
+        on_event: Hook | Iterable[Hook] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._reference = SecretReference.parse(reference)
+        self._backend = backend_for(self._reference, stores)
+        self._client_id = client_id
+        self._ttl = self._backend.ttl
+        self._prepare(str(self._reference), timeout, max_stale, denied_grace, on_event, clock)
+
+    def _prepare(
+        self,
+        name: str,
+        timeout: float,
+        max_stale: float,
+        denied_grace: float,
+        on_event: Hook | Iterable[Hook] | None,
+        clock: Clock | None,
+    ) -> None:
+        self.name = name
+        self._timeout = timeout
+        self._max_stale = max_stale
+        self._denied_grace = denied_grace
+        self._clock: Clock = clock or SYSTEM_CLOCK
+        self._emitter = Emitter(on_event, clock=self._clock)
+        self._flights: Flights[Reading] = Flights("secret", self._emitter)
+        self._fingerprints = Fingerprints()
+        self._budget = Budget(4, 5.0, self._clock)
+        self._kept: Reading | None = None
+        self._trouble: _Trouble | None = None
+
+    @property
+    def reference(self) -> SecretReference:
+        return self._reference
+
+    @property
+    def client_id(self) -> str | None:
+        """The client ID given beside the reference."""
+        return self._client_id
+
+    @property
+    def cheap(self) -> bool:
+        """Whether a read costs so little that each attempt may make one."""
+        return self._ttl is None or self._ttl == 0
+
+    @property
+    def kept(self) -> Reading | None:
+        """The last good read, whether due or not."""
+        return self._kept
+
+    @property
+    def orphans(self) -> int:
+        """Reads that hang although their time is over."""
+        return self._flights.orphans
+
+    def current(self) -> ClientCredentials:
+        """The credentials, from the last read if that is not due. Raises BackendError, ConfigurationError."""
+        return self.reading(self._deadline()).credentials
+
+    async def acurrent(self) -> ClientCredentials:
+        """The same for a task of asyncio or trio."""
+        kept = self._not_due()
+        if kept is None:
+            kept = await self._flights.run_async("read", self._body(fresh=False), self._deadline())
+        return kept.credentials
+
+    def reload(self) -> None:
+        """Have the store read anew, past every cache; returns at once. For signals and watchers."""
+        kept = self._kept
+        if kept is not None:
+            self._kept = kept._replace(due=self._clock.monotonic())
+        if self._trouble is not None:
+            self._trouble = self._trouble._replace(until=0.0)
+        self._flights.join("read", self._body(fresh=True), self._deadline())
+
+    def reading(self, deadline: Deadline) -> Reading:
+        """The last good read if it is not due, else a new one."""
+        kept = self._not_due()
+        if kept is None:
+            kept = self._flights.run("read", self._body(fresh=False), deadline)
+        return kept
+
+    def reading_after(self, mark: int, deadline: Deadline, *, free: bool = False) -> Reading:
+        """A read that began after `mark` was drawn; the last good one where no further read is allowed by now."""
+        kept = self._kept
+        if kept is not None and kept.ticket > mark and (kept.fresh or self.cheap):
+            return kept
+        if kept is not None and not (free or self.cheap or self._budget.take()):
+            return kept
+        while True:
+            reading = self._flights.run("read", self._body(fresh=True), deadline, after=mark)
+            if reading.fresh or self.cheap:
+                break
+        if kept is not None and reading.values != kept.values and not (free or self.cheap):
+            self._budget.give_back()
+        return reading
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._timeout, self._clock)
+
+    def _not_due(self) -> Reading | None:
+        kept, trouble, now = self._kept, self._trouble, self._clock.monotonic()
+        if kept is not None and now < kept.due:
+            return kept
+        if trouble is not None and now < trouble.until:
+            if kept is None:
+                raise trouble.error.again()
+            return kept
+        return None
+
+    def _body(self, *, fresh: bool) -> Callable[[Flight[Reading]], Reading]:
+        return lambda flight: self._read(flight, fresh)
+
+    def _read(self, flight: Flight[Reading], fresh: bool) -> Reading:
+        flight.phase = f"reading {self.name}"
+        began = self._clock.monotonic()
+        meaning, valid_for, failure = self._outcome(fresh, flight.deadline.left())
+        if meaning is None:
+            assert failure is not None
+            return self._after_failure(failure, flight.events)
+        old = self._kept
+        values = self._values(meaning.credentials)
+        changed = old.changed if old is not None else None
+        if old is not None and old.values != values:
+            changed = began
+            versions = old.credentials.version, meaning.credentials.version
+            flight.events.append(CredentialsChanged(self.name, *versions))
+        due = self._due(began, valid_for)
+        kept = Reading(meaning.credentials, meaning.binding, flight.ticket, fresh, began, due, values, changed)
+        self._kept, self._trouble = kept, None
+        return kept
+
+    def _outcome(self, fresh: bool, timeout: float) -> tuple[Meaning | None, float | None, SecretSourceError | None]:
+        try:
+            meaning, valid_for = self._load(fresh, timeout)
+            return meaning, valid_for, None
+        except SecretSourceError as error:
+            return None, None, error.again()
+        except Exception as error:  # a plug-in's; its text may hold what it read
+            kind = type(error).__name__
+        return (
+            None,
+            None,
+            BackendUnavailable(
+                f"{self.name} cannot be read: its backend raised {kind}",
+                reference=self.name,
+                hint="A backend raises a BackendError; this is a bug of it",
+            ),
+        )
+
+    def _load(self, fresh: bool, timeout: float) -> tuple[Meaning, float | None]:
+        document = self._backend.read(self._reference, fresh=fresh, timeout=timeout)
+        if not isinstance(document, Document):
+            raise MalformedSecret(
+                f"the backend of {self.name} gave a {type(document).__name__} and not a Document",
+                reference=self.name,
+                store=self._reference.store,
+                hint="This is a bug of that backend",
+            )
+        return interpret(document, self._reference, self._client_id), document.valid_for
+
+    def _due(self, began: float, valid_for: float | None) -> float:
+        spread = random.uniform(1 - _TTL_SPREAD, 1 + _TTL_SPREAD)
+        times = [seconds * spread for seconds in (self._ttl, valid_for) if seconds is not None]
+        return began + min(times) if times else float("inf")
+
+    def _values(self, credentials: ClientCredentials) -> bytes:
+        none = Secret("")
+        pending, previous = (one.client_secret if one else none for one in (credentials.pending, credentials.previous))
+        return self._fingerprints.of(Secret(credentials.client_id), credentials.client_secret, pending, previous)
+
+    def _after_failure(self, failure: SecretSourceError, events: list[Event]) -> Reading:
+        """The last good read, if that may still serve; else the failure is raised."""
+        now, kept = self._clock.monotonic(), self._kept
+        denied_since = None
+        if isinstance(failure, (AccessDenied, SecretNotFound)):
+            earlier = self._trouble.denied_since if self._trouble is not None else None
+            denied_since = now if earlier is None else earlier
+        self._trouble = _Trouble(failure, now + _ASK_AGAIN_AFTER, denied_since)
+        if kept is None:
+            raise failure.again()
+        if denied_since is not None:
+            left = denied_since + self._denied_grace - now
+        else:
+            left = kept.began + self._max_stale - now
+        kind = type(failure).__name__
+        if left <= 0:
+            self._kept = None
+            events.append(CredentialsDropped(self.name, kind))
+            raise failure.again()
+        events.append(CredentialsStale(self.name, kind, now - kept.began, left))
+        return kept
+
+
+class _GivenCredentials(CredentialsSource):
+    """Credentials that a program hands over: a constant, or what its callable returns at each refresh."""
+
+    def __init__(
+        self,
+        given: ClientCredentials | Callable[[], ClientCredentials],
+        timeout: float,
+        max_stale: float,
+        denied_grace: float,
+        on_event: Hook | Iterable[Hook] | None,
+        clock: Clock | None,
+    ) -> None:
+        self._given = given
+        self._client_id = None
+        self._ttl = 0.0 if callable(given) else None
+        name = f"the callable {getattr(given, '__qualname__', type(given).__name__)}" if callable(given) else "given"
+        self._prepare(name, timeout, max_stale, denied_grace, on_event, clock)
+
+    @property
+    def reference(self) -> SecretReference:
+        raise ConfigurationError(f"these credentials are {self.name} and have no reference")
+
+    def _load(self, fresh: bool, timeout: float) -> tuple[Meaning, float | None]:
+        credentials = self._given() if callable(self._given) else self._given
+        if not isinstance(credentials, ClientCredentials):
+            if isinstance(credentials, Coroutine):
+                credentials.close()
+            raise ConfigurationError(
+                f"{self.name} gave a {type(credentials).__name__}",
+                hint="It returns ClientCredentials, without awaiting",
+            )
+        return Meaning(credentials, Binding()), None
+
+
+def credentials_source(
+    credentials: str | SecretReference | ClientCredentials | CredentialsSource | Callable[[], ClientCredentials],
+    *,
+    stores: Mapping[str, Backend] | None,
+    client_id: str | None,
+    timeout: float,
+    max_stale: float,
+    denied_grace: float,
+    on_event: Hook | Iterable[Hook] | None,
+    clock: Clock | None,
+) -> CredentialsSource:
+    """A CredentialsSource from whatever a TokenSource takes for one. ConfigurationError."""
+    if isinstance(credentials, (str, SecretReference)):
+        return CredentialsSource(
+            credentials,
+            stores=stores,
+            client_id=client_id,
+            timeout=timeout,
+            max_stale=max_stale,
+            denied_grace=denied_grace,
+            on_event=on_event,
+            clock=clock,
+        )
+    if client_id is not None or stores is not None:
+        raise ConfigurationError(
+            "client_id= and stores= go with a reference", hint="These credentials come with their own client ID"
+        )
+    if isinstance(credentials, CredentialsSource):
+        return credentials
+    if isinstance(credentials, ClientCredentials) or callable(credentials):
+        return _GivenCredentials(credentials, timeout, max_stale, denied_grace, on_event, clock)
+    raise ConfigurationError(
+        f"credentials cannot be a {type(credentials).__name__}",
+        hint="Give a reference, ClientCredentials, a CredentialsSource, or a callable that returns ClientCredentials",
+    )

@@ -1,0 +1,602 @@
+"""TokenSource: keeps tokens and renews them ahead, for threads and event loops alike.
+
+A hit is one attribute read, one clock read and one comparison. Everything else happens in a flight, a thread that
+fetches for all who wait, or in nobody's way while a kept token is valid.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import random
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+from cachetools import TLRUCache
+
+from .backends import Backend
+from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant
+from .credentials import ClientCredentials
+from .discovery import Target
+from .endpoint import Granted, Identity, IssuerProfile, check_auth_method, check_url
+from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
+from .events import (
+    Emitter,
+    Event,
+    Hook,
+    LifetimeAssumed,
+    PlainHttpAllowed,
+    RefreshFailed,
+    ScopeNarrowed,
+    TokenFetched,
+    TokenRefused,
+)
+from .fetch import Fetcher
+from .flight import Flight, Flights, PerProcess, event_loop_running, ticket
+from .reference import SecretReference
+from .resolve import CredentialsSource, credentials_source
+from .secret import Fingerprints, Secret
+from .token import Token
+from .transport import Transport
+
+__all__ = ["Status", "TokenRequest", "TokenSource"]
+
+_KEPT_AT_MOST = 256
+_WINDOW = 1.0
+_REFUSED_AT_MOST = 16
+_REFUSED_AGAIN_FOR = 5.0
+_FAILURE_SHARED_FOR = 1.0
+_LONGEST_WAIT = 60.0
+_SHORTEST_WAIT = 0.05
+_NEVER = float("-inf")
+
+
+class TokenRequest(TypedDict, total=False):
+    """What one call may ask for instead of the constructor's; `extra` merges by name."""
+
+    scope: str | Iterable[str]
+    audience: str
+    resource: str | Iterable[str]
+    extra: Mapping[str, str]
+    timeout: float
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a source is, for operators and probes; no content. Ages and times in seconds.
+
+    `next_try` and `circuit` are None where nothing waits: the circuit is open while the latter is a number.
+    """
+
+    credentials: str
+    version: str | None
+    credentials_age: float | None
+    token_life_left: float | None
+    token_expires_at: datetime | None
+    last_error: str | None
+    next_try: float | None
+    circuit: float | None
+    kept_tokens: int
+    orphaned_threads: int
+
+
+class _Kept:
+    """A token in use. Ages count from when it was asked for; `next_try` is set after a failed refresh."""
+
+    __slots__ = ("delay", "next_try", "refresh_age", "token", "until_age")
+
+    def __init__(self, token: Token, refresh_age: float, until_age: float) -> None:
+        self.token = token
+        self.refresh_age = refresh_age
+        self.until_age = until_age
+        self.next_try: float | None = None
+        self.delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: whose token, until when it waits, and which flights are too old for it (`after`, 0: none)."""
+
+    identity: Identity
+    key: bytes
+    deadline: Deadline
+    after: int
+
+
+class _TokenCache:
+    """The tokens of all requests but the default one: bounded, each until it ends.
+
+    The lock is held for a look-up only. A signal's code that interrupts one finds nothing, and fetches.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._lock = threading.RLock()
+        self._busy = False
+        self._kept: TLRUCache[bytes, _Kept] = TLRUCache(
+            _KEPT_AT_MOST, lambda _key, kept, now: now + kept.until_age - kept.token.age, clock.monotonic
+        )
+
+    def get(self, key: bytes) -> _Kept | None:
+        kept: _Kept | None = self._during(lambda cache: cache.get(key))
+        return kept
+
+    def put(self, key: bytes, kept: _Kept) -> None:
+        self._during(lambda cache: cache.__setitem__(key, kept))
+
+    def drop(self, gone: Callable[[_Kept], bool]) -> None:
+        def drop(cache: TLRUCache[bytes, _Kept]) -> None:
+            for key in [key for key, kept in cache.items() if gone(kept)]:
+                cache.pop(key, None)
+
+        self._during(drop)
+
+    def __len__(self) -> int:
+        return self._during(len) or 0
+
+    def _during(self, work: Callable[[TLRUCache[bytes, _Kept]], Any]) -> Any:
+        # One second: this thread may be wanted by a signal's code that waits for it while it has the lock.
+        if not self._lock.acquire(timeout=1.0):
+            return None
+        try:
+            if self._busy:
+                return None
+            self._busy = True
+            try:
+                return work(self._kept)
+            finally:
+                self._busy = False
+        finally:
+            self._lock.release()
+
+
+class TokenSource:
+    """A valid access token at any moment, from credentials that are read where they are kept.
+
+    `credentials`: a reference, `ClientCredentials`, a `CredentialsSource`, or a callable that returns
+    ClientCredentials (called once per refresh). `issuer` is for discovery and names what a document is bound to;
+    `token_url` pins the endpoint. `scope` and `resource` are a str or an iterable of str. Times are seconds.
+    Constructing does no I/O; raises ConfigurationError. Safe from any thread, event loop and forked child.
+    """
+
+    def __init__(
+        self,
+        credentials: str | SecretReference | ClientCredentials | CredentialsSource | Callable[[], ClientCredentials],
+        *,
+        issuer: str | None = None,
+        token_url: str | None = None,
+        client_id: str | None = None,
+        scope: str | Iterable[str] | None = None,
+        audience: str | None = None,
+        resource: str | Iterable[str] | None = None,
+        extra: Mapping[str, str] | None = None,
+        auth_method: str | None = None,
+        profile: IssuerProfile | None = None,
+        stores: Mapping[str, Backend] | None = None,
+        timeout: float = 10.0,
+        leeway: float | None = None,
+        refresh_ahead: float | None = None,
+        default_lifetime: float = 300.0,
+        max_stale: float = 86400.0,
+        denied_grace: float = 300.0,
+        ca_file: str | os.PathLike[str] | None = None,
+        proxy: str | None = None,
+        plain_http: Iterable[str] = (),
+        shared: None = None,
+        on_event: Hook | Iterable[Hook] | None = None,
+        clock: Clock | None = None,
+        **misspelt: Any,
+    ) -> None:
+        if misspelt:
+            raise _unknown_name("TokenSource", next(iter(misspelt)), _CONSTRUCTOR_NAMES)
+        if shared is not None:
+            raise ConfigurationError("shared= is not in this version", hint="Leave it out: each process has its cache")
+        hosts = (plain_http,) if isinstance(plain_http, str) else tuple(plain_http)
+        if issuer is None and token_url is None:
+            raise ConfigurationError(
+                "neither issuer= nor token_url= is given",
+                hint="Give issuer='https://…' for discovery, or token_url='https://…/connect/token'",
+            )
+        if issuer is not None:
+            check_url(issuer, "issuer", hosts)
+        if token_url is not None:
+            check_url(token_url, "token_url", hosts)
+        self._timeout = _positive("timeout", timeout)
+        self._leeway = None if leeway is None else _positive("leeway", leeway, zero=True)
+        self._refresh_ahead = None if refresh_ahead is None else _positive("refresh_ahead", refresh_ahead)
+        self._clock: Clock = clock or SYSTEM_CLOCK
+        self._emitter = Emitter(on_event, clock=self._clock)
+        self._credentials = credentials_source(
+            credentials,
+            stores=stores,
+            client_id=client_id,
+            timeout=timeout,
+            max_stale=_positive("max_stale", max_stale, zero=True),
+            denied_grace=_positive("denied_grace", denied_grace, zero=True),
+            on_event=on_event,
+            clock=clock,
+        )
+        target = Target(
+            issuer,
+            token_url,
+            check_auth_method(auth_method),
+            profile or IssuerProfile(),
+            _positive("default_lifetime", default_lifetime),
+            hosts,
+        )
+        self.plain_http = hosts
+        self._name = self._credentials.name
+        self._identity = Identity(
+            environment=target.environment,
+            issuer=target.name,
+            auth_method=auth_method or "",
+            credentials=self._name,
+            client_id=self._credentials.client_id or "",
+        ).asking(scope=scope, audience=audience, resource=resource, extra=extra)
+        self._key = self._identity.digest()
+        self._fetcher = Fetcher(
+            self._credentials, target, Transport(ca_file=ca_file, proxy=proxy), self._emitter, self._clock
+        )
+        self._flights: Flights[Token] = Flights("token", self._emitter)
+        self._fingerprints = Fingerprints()
+        self._refused: dict[bytes, float] = {}
+        self._failed: dict[bytes, tuple[float, SecretSourceError]] = {}
+        self._last_error: str | None = None
+        self._closed = False
+        self._warned_of_loop = False
+        self._client_id: str | None = None
+        self._default: _Kept | None = None
+        self._others: PerProcess[_TokenCache] = PerProcess(lambda: _TokenCache(self._clock))
+        # Clock, end and token of the open window, read at once by a hit; one that is shut ended before all time.
+        self._shut: tuple[Callable[[], float], float, Any] = (self._clock.monotonic, _NEVER, None)
+        self._window: tuple[Callable[[], float], float, Any] = self._shut
+        if hosts:
+            self._emitter.emit(PlainHttpAllowed(self._name, host) for host in hosts)
+
+    @property
+    def name(self) -> str:
+        """The canonical reference, or what stands for one."""
+        return self._name
+
+    # --- the way of a call ---
+
+    def token(self, **request: Unpack[TokenRequest]) -> Token:
+        """A valid token, from any thread. Raises SecretSourceError where there is none to be had in time.
+
+        `scope`, `audience`, `resource` replace the constructor's, `extra` merges by name; `timeout` in seconds;
+        `force=True` fetches a new one.
+        """
+        now, until, token = self._window
+        if now() < until and not request:
+            return token  # type: ignore[no-any-return]
+        return self._token(request)
+
+    async def atoken(self, **request: Unpack[TokenRequest]) -> Token:
+        """The same token for a task of asyncio or trio, whose loop goes on while this waits."""
+        now, until, token = self._window
+        if now() < until and not request:
+            return token  # type: ignore[no-any-return]
+        return await self._atoken(request)
+
+    def _token(self, request: TokenRequest) -> Token:
+        call = self._call(request)
+        kept = self._lookup(call.key)
+        token = self._without_waiting(call, kept)
+        if token is not None:
+            return token
+        self._warn_of_event_loop()
+        failure: SecretSourceError
+        try:
+            return self._flights.run(
+                call.key, self._body(call), call.deadline, lasting=self._lasting(call), after=call.after
+            )
+        except SecretSourceError as error:
+            failure = error.again()
+        return self._while_it_lives(call, kept, failure)
+
+    async def _atoken(self, request: TokenRequest) -> Token:
+        call = self._call(request)
+        kept = self._lookup(call.key)
+        token = self._without_waiting(call, kept)
+        if token is not None:
+            return token
+        failure: SecretSourceError
+        try:
+            return await self._flights.run_async(
+                call.key, self._body(call), call.deadline, lasting=self._lasting(call), after=call.after
+            )
+        except SecretSourceError as error:
+            failure = error.again()
+        return self._while_it_lives(call, kept, failure)
+
+    def _call(self, request: TokenRequest) -> _Call:
+        if self._closed:
+            raise ConfigurationError(f"this source of tokens ({self._name}) is closed", hint="Make a new one")
+        if not request:
+            return _Call(self._identity, self._key, Deadline(self._timeout, self._clock), 0)
+        asked: dict[str, Any] = dict(request)
+        timeout = _positive("timeout", asked.pop("timeout", self._timeout))
+        force = asked.pop("force", False)
+        for name in asked:
+            if name not in TokenRequest.__annotations__:
+                raise _unknown_name("token()", name, TokenRequest.__annotations__)
+        identity = self._identity.asking(**asked)
+        return _Call(identity, identity.digest(), Deadline(timeout, self._clock), ticket() if force else 0)
+
+    def _lookup(self, key: bytes) -> _Kept | None:
+        return self._default if key == self._key else self._others.get().get(key)
+
+    def _without_waiting(self, call: _Call, kept: _Kept | None) -> Token | None:
+        """The kept token, if this call need not wait for a new one; a renewal ahead is begun on the way."""
+        if call.after:
+            return None
+        now = self._clock.now()
+        if kept is not None:
+            age = kept.token.obtained.age(now)
+            if age < kept.refresh_age:
+                self._open_window(call, kept, now, kept.refresh_age - age)
+                return kept.token
+            if age < kept.until_age:
+                waits = age >= kept.until_age - self._leeway_of(kept.until_age)
+                under_way = self._flights.under_way(call.key) is not None
+                if kept.next_try is not None and now.monotonic < kept.next_try and not under_way:
+                    if not waits:
+                        self._open_window(call, kept, now, kept.next_try - now.monotonic)
+                    return kept.token
+                if waits:
+                    return None
+                if not under_way:
+                    self._begin_ahead(call)
+                return kept.token
+        failed = self._failed.get(call.key)
+        if failed is not None and now.monotonic < failed[0]:
+            raise failed[1].again()
+        return None
+
+    def _begin_ahead(self, call: _Call) -> None:
+        try:
+            self._flights.join(call.key, self._body(call), Deadline(self._timeout, self._clock))
+        except SecretSourceError as error:  # four threads hang; the kept token serves on
+            self._last_error = type(error).__name__
+
+    def _open_window(self, call: _Call, kept: _Kept, now: Instant, seconds: float) -> None:
+        """Let calls for the default token through without looking, for a second at most."""
+        if call.key == self._key:
+            self._window = (self._clock.monotonic, now.monotonic + min(_WINDOW, seconds), kept.token)
+            if self._default is not kept or self._closed:  # dropped meanwhile
+                self._window = self._shut
+
+    def _while_it_lives(self, call: _Call, kept: _Kept | None, failure: SecretSourceError) -> Token:
+        """The kept token to its very end, if no new one is to be had; else the failure is raised."""
+        if kept is not None and not call.after and self._lookup(call.key) is kept and self._life_left(kept) > 0:
+            return kept.token
+        raise failure
+
+    def _lasting(self, call: _Call) -> Deadline:
+        """How long a flight begun by this call lasts: it serves others, too, who may have more time."""
+        return call.deadline if call.deadline.seconds >= self._timeout else Deadline(self._timeout, self._clock)
+
+    def _leeway_of(self, lifetime: float) -> float:
+        return min(30.0 if self._leeway is None else self._leeway, lifetime / 10)
+
+    def _life_left(self, kept: _Kept) -> float:
+        return kept.until_age - kept.token.age
+
+    def _warn_of_event_loop(self) -> None:
+        if not self._warned_of_loop and event_loop_running():
+            self._warned_of_loop = True
+            warnings.warn(
+                "token() waits for a token and stops the event loop of this thread meanwhile; await atoken() there",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    # --- the way of a flight ---
+
+    def _body(self, call: _Call) -> Callable[[Flight[Token]], Token]:
+        return lambda flight: self._fetched(call, flight)
+
+    def _fetched(self, call: _Call, flight: Flight[Token]) -> Token:
+        began = self._clock.monotonic()
+        kept = self._lookup(call.key)
+        alive = kept is not None and self._life_left(kept) > 0
+        failure: SecretSourceError
+        try:
+            admitted = self._fetcher.admit(flight, early=call.after > 0)
+            if admitted is not None:
+                self._notice_client(admitted.reading.credentials.client_id)
+                granted = self._fetcher.fetch(call.identity, flight, admitted, patient=not alive)
+                return self._granted(call, granted, began, flight.events)
+            failure = self._fetcher.circuit.error()
+        except SecretSourceError as error:
+            failure = error.again()
+        next_try = self._after_failure(call, failure)
+        if admitted is not None:
+            flight.events.append(next_try)
+        raise failure
+
+    def _granted(self, call: _Call, granted: Granted, began: float, events: list[Event]) -> Token:
+        token, name = granted.token, self._name
+        self._failed.pop(call.key, None)
+        self._last_error = None
+        kept = _Kept(token, self._refresh_age(granted), token.lifetime)
+        if self._was_refused(token):
+            # The issuer insists on it. It is handed out for a moment, so that not each call asks again.
+            kept.until_age = kept.refresh_age = min(token.lifetime, token.age + _REFUSED_AGAIN_FOR)
+            kept.next_try = self._clock.monotonic() + _REFUSED_AGAIN_FOR
+            events.append(TokenRefused(name, again=True))
+        self._keep(call, kept)
+        events.append(TokenFetched(name, token.scopes, token.lifetime, self._clock.monotonic() - began))
+        if granted.assumed:
+            events.append(LifetimeAssumed(name, token.lifetime))
+        if granted.missing_scopes:
+            events.append(ScopeNarrowed(name, granted.missing_scopes))
+        return token
+
+    def _keep(self, call: _Call, kept: _Kept) -> None:
+        if self._closed or self._life_left(kept) <= 0:
+            return
+        if call.key == self._key:
+            self._default = kept
+            now = self._clock.now()
+            self._open_window(call, kept, now, kept.refresh_age - kept.token.obtained.age(now))
+        else:
+            self._others.get().put(call.key, kept)
+
+    def _refresh_age(self, granted: Granted) -> float:
+        """The age at which a token is renewed ahead; drawn per token, so that a fleet does not renew in step."""
+        lifetime = granted.token.lifetime
+        if granted.refresh_in is not None and 0 < granted.refresh_in < lifetime:
+            return granted.refresh_in
+        if self._refresh_ahead is not None:
+            return lifetime - min(self._refresh_ahead, lifetime / 2)
+        return lifetime * random.uniform(0.7, 0.8)
+
+    def _after_failure(self, call: _Call, failure: SecretSourceError) -> RefreshFailed:
+        """Settle when the next attempt is due."""
+        self._last_error = type(failure).__name__
+        now, kept = self._clock.monotonic(), self._lookup(call.key)
+        life_left = 0.0 if kept is None else max(0.0, self._life_left(kept))
+        asked_to_wait = 0.0 if isinstance(failure, CredentialsRejected) else failure.retry_after or 0.0
+        if kept is not None and life_left > 0:
+            longest = min(_LONGEST_WAIT, life_left / 4)
+            kept.delay = min(longest, 1.0 if kept.delay is None else kept.delay * 2)
+            wait = max(_SHORTEST_WAIT, random.uniform(0, kept.delay), asked_to_wait)
+            kept.next_try = now + wait
+        else:
+            # Where a read of the store is cheap, each call looks whether the secret has been repaired.
+            cheap = isinstance(failure, CredentialsRejected) and self._credentials.cheap
+            wait = max(0.0 if cheap else _FAILURE_SHARED_FOR, asked_to_wait)
+            if len(self._failed) >= _KEPT_AT_MOST:
+                self._failed.clear()
+            self._failed[call.key] = now + wait, failure.again()
+        code, status = (failure.error, failure.status) if isinstance(failure, TokenError) else (None, None)
+        return RefreshFailed(self._name, type(failure).__name__, code, status, life_left, wait)
+
+    def _notice_client(self, client_id: str) -> None:
+        """Drop all tokens when the document names another client."""
+        if self._client_id is not None and self._client_id != client_id:
+            self._drop(lambda kept: True)
+        self._client_id = client_id
+
+    def _drop(self, gone: Callable[[_Kept], bool]) -> bool:
+        default = self._default
+        if default is not None and gone(default):
+            self._default, self._window = None, self._shut
+        self._others.get().drop(gone)
+        return default is not self._default
+
+    def _was_refused(self, token: Token) -> bool:
+        return bool(self._refused) and self._fingerprints.of(Secret(token.access_token)) in self._refused
+
+    # --- what else can be asked of it ---
+
+    def invalidate(self, token: Token | str) -> None:
+        """An API refused this token: drop it, if it is still kept. The next call fetches another."""
+        text = Secret(token.access_token if isinstance(token, Token) else token)
+        while len(self._refused) >= _REFUSED_AT_MOST:
+            self._refused.pop(next(iter(self._refused)), None)
+        self._refused[self._fingerprints.of(text)] = self._clock.monotonic()
+        if self._drop(lambda kept: Secret(kept.token.access_token) == text):
+            self._emitter.emit([TokenRefused(self._name, again=False)])
+
+    def reload(self) -> None:
+        """Read the store anew, past every cache, and close the circuit; kept tokens stay. Returns at once.
+
+        The way in for signals, agents and watchers.
+        """
+        self._call({})
+        self._failed.clear()
+        if self._default is not None:
+            self._default.next_try = None
+        self._fetcher.reload()
+
+    def verify(self) -> Token:
+        """Store, secret, and a new token beside the kept one: the proof that the credentials work."""
+        call = self._call({})
+        self._warn_of_event_loop()
+        return self._flights.run(b"verify" + call.key, self._verified, call.deadline)
+
+    async def averify(self) -> Token:
+        """The same for a task."""
+        call = self._call({})
+        return await self._flights.run_async(b"verify" + call.key, self._verified, call.deadline)
+
+    def _verified(self, flight: Flight[Token]) -> Token:
+        admitted = self._fetcher.admit(flight, fresh=True, early=True)
+        if admitted is None:
+            raise self._fetcher.circuit.error()
+        return self._fetcher.fetch(self._identity, flight, admitted, patient=True).token
+
+    def status(self) -> Status:
+        """How it is, without doing anything."""
+        reading, kept, now = self._credentials.kept, self._default, self._clock.monotonic()
+        failed = self._failed.get(self._key)
+        next_try = kept.next_try if kept is not None else failed[0] if failed is not None else None
+        return Status(
+            credentials=self._name,
+            version=None if reading is None else reading.credentials.version,
+            credentials_age=None if reading is None else now - reading.began,
+            token_life_left=None if kept is None else max(0.0, self._life_left(kept)),
+            token_expires_at=None if kept is None else kept.token.expires_at,
+            last_error=self._last_error,
+            next_try=None if next_try is None or next_try <= now else next_try - now,
+            circuit=self._fetcher.circuit.next_try,
+            kept_tokens=len(self._others.get()) + (kept is not None),
+            orphaned_threads=self._flights.orphans + self._fetcher.orphans + self._credentials.orphans,
+        )
+
+    def close(self) -> None:
+        """Drop all tokens; later calls are a ConfigurationError. What was given to it stays open."""
+        self._closed = True
+        self._drop(lambda kept: True)
+        self._failed.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TokenSource {self._name} at {self._identity.issuer}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(
+            "a TokenSource is not pickled: it holds tokens. Give the other process the reference, "
+            "and let it make a source of its own"
+        )
+
+
+_CONSTRUCTOR_NAMES = [name for name in TokenSource.__init__.__annotations__ if name not in ("return", "misspelt")]
+_MEANT = {"token_endpoint": "token_url", "scopes": "scope", "url": "token_url", "endpoint": "token_url"}
+
+
+def _unknown_name(where: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    if name in ("client_secret", "secret", "password"):
+        hint = "A secret does not belong in code: give a reference to where it is kept, such as env://POS"
+    else:
+        near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        hint = f"Did you mean {near}=?" if near else f"It takes {', '.join(known)}"
+    return ConfigurationError(f"{where} takes no {name}=", hint=hint)
+
+
+def _positive(name: str, value: float, *, zero: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
+        raise ConfigurationError(f"{name}={value!r} is not a number of seconds above 0")
+    return float(value)
