@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .clock import Clock, Deadline
-from .endpoint import Answer, IssuerProfile, Metadata, Outgoing, read_metadata, well_known_urls
-from .errors import IssuerUnavailable, SecretSourceError, TokenError
+from .endpoint import (
+    Answer,
+    Identity,
+    IssuerProfile,
+    Metadata,
+    Outgoing,
+    check_auth_method,
+    check_url,
+    read_metadata,
+    well_known_urls,
+)
+from .errors import ConfigurationError, IssuerUnavailable, SecretSourceError, TokenError
 from .transport import Transport
 
 __all__ = ["Discovery", "Target", "pause"]
@@ -29,9 +39,38 @@ class Target:
     plain_http: tuple[str, ...] = ()
     environment: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        issuer: str | None,
+        token_url: str | None,
+        auth_method: str | None = None,
+        profile: IssuerProfile | None = None,
+        default_lifetime: float = 300.0,
+        plain_http: Iterable[str] = (),
+    ) -> Target:
+        """A target that a secret may be sent to. ConfigurationError."""
+        hosts = (plain_http,) if isinstance(plain_http, str) else tuple(plain_http)
+        if issuer is None and token_url is None:
+            raise ConfigurationError(
+                "neither issuer= nor token_url= is given",
+                hint="Give issuer='https://…' for discovery, or token_url='https://…/connect/token'",
+            )
+        if issuer is not None:
+            check_url(issuer, "issuer", hosts)
+        if token_url is not None:
+            check_url(token_url, "token_url", hosts)
+        check_auth_method(auth_method)
+        return cls(issuer, token_url, auth_method, profile or IssuerProfile(), default_lifetime, hosts)
+
     @property
     def name(self) -> str:
         return self.issuer or self.token_url or ""
+
+    def identity(self, credentials: str, client_id: str | None) -> Identity:
+        """The identity of the plainest request to this target with these credentials."""
+        return Identity(self.environment, self.name, self.auth_method or "", credentials, client_id or "")
 
 
 class Discovery:

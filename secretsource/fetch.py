@@ -57,6 +57,11 @@ class Fetcher:
         self._recoveries: Flights[_Recovered] = Flights("token", emitter)
 
     @property
+    def accepted(self) -> Candidate | None:
+        """The candidate with which the last token was obtained."""
+        return self._candidates.winner
+
+    @property
     def circuit(self) -> Circuit:
         return self._circuit
 

@@ -49,6 +49,11 @@ class Candidates:
         self._fingerprints = Fingerprints()
         self._winner: _Winner | None = None
 
+    @property
+    def winner(self) -> Candidate | None:
+        """The one that was accepted last."""
+        return None if self._winner is None else self._winner.candidate
+
     def of(self, reading: Reading) -> list[Candidate]:
         """Each value once: current, pending, previous, and the one accepted last even if the store has it no more.
 

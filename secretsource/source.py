@@ -23,7 +23,7 @@ from .backends import Backend
 from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant
 from .credentials import ClientCredentials
 from .discovery import Target
-from .endpoint import Granted, Identity, IssuerProfile, check_auth_method, check_url
+from .endpoint import Granted, Identity, IssuerProfile
 from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
 from .events import (
     Emitter,
@@ -196,16 +196,14 @@ class TokenSource:
             raise _unknown_name("TokenSource", next(iter(misspelt)), _CONSTRUCTOR_NAMES)
         if shared is not None:
             raise ConfigurationError("shared= is not in this version", hint="Leave it out: each process has its cache")
-        hosts = (plain_http,) if isinstance(plain_http, str) else tuple(plain_http)
-        if issuer is None and token_url is None:
-            raise ConfigurationError(
-                "neither issuer= nor token_url= is given",
-                hint="Give issuer='https://…' for discovery, or token_url='https://…/connect/token'",
-            )
-        if issuer is not None:
-            check_url(issuer, "issuer", hosts)
-        if token_url is not None:
-            check_url(token_url, "token_url", hosts)
+        target = Target.of(
+            issuer=issuer,
+            token_url=token_url,
+            auth_method=auth_method,
+            profile=profile,
+            default_lifetime=_positive("default_lifetime", default_lifetime),
+            plain_http=plain_http,
+        )
         self._timeout = _positive("timeout", timeout)
         self._leeway = None if leeway is None else _positive("leeway", leeway, zero=True)
         self._refresh_ahead = None if refresh_ahead is None else _positive("refresh_ahead", refresh_ahead)
@@ -221,23 +219,10 @@ class TokenSource:
             on_event=on_event,
             clock=clock,
         )
-        target = Target(
-            issuer,
-            token_url,
-            check_auth_method(auth_method),
-            profile or IssuerProfile(),
-            _positive("default_lifetime", default_lifetime),
-            hosts,
-        )
-        self.plain_http = hosts
+        self.plain_http = target.plain_http
         self._name = self._credentials.name
-        self._identity = Identity(
-            environment=target.environment,
-            issuer=target.name,
-            auth_method=auth_method or "",
-            credentials=self._name,
-            client_id=self._credentials.client_id or "",
-        ).asking(scope=scope, audience=audience, resource=resource, extra=extra)
+        identity = target.identity(self._name, self._credentials.client_id)
+        self._identity = identity.asking(scope=scope, audience=audience, resource=resource, extra=extra)
         self._key = self._identity.digest()
         self._fetcher = Fetcher(
             self._credentials, target, Transport(ca_file=ca_file, proxy=proxy), self._emitter, self._clock
@@ -255,8 +240,7 @@ class TokenSource:
         # Clock, end and token of the open window, read at once by a hit; one that is shut ended before all time.
         self._shut: tuple[Callable[[], float], float, Any] = (self._clock.monotonic, _NEVER, None)
         self._window: tuple[Callable[[], float], float, Any] = self._shut
-        if hosts:
-            self._emitter.emit(PlainHttpAllowed(self._name, host) for host in hosts)
+        self._emitter.emit(PlainHttpAllowed(self._name, host) for host in target.plain_http)
 
     @property
     def name(self) -> str:

@@ -46,7 +46,7 @@ class Backend(Protocol):
 
 
 class Stored(NamedTuple):
-    """The whole of what is kept at one place, as nested mappings of texts, with its version (None: nothing there)."""
+    """The whole of what is kept at one place, nested mappings of Secrets, with its version (None: nothing there)."""
 
     fields: dict[str, Any]
     version: str | None

@@ -89,7 +89,14 @@ class EnvBackend:
 
     def _from_file(self, name: str, reference: SecretReference) -> Secret:
         origin = Origin(reference, f"the file that {name} names (for {reference})")
-        text = read_text(self._get(name).reveal(), level="mounted", reference=reference, called=str(origin))
+        path = self._get(name)
+        if not path.reveal().startswith("/"):
+            raise ConfigurationError(
+                f"{name} does not name a file by its absolute path (for {reference}); "
+                f"its value is not repeated here, in case it is the secret",
+                hint=f"Give {name} a path that begins with '/', or put the secret into {name.removesuffix('_FILE')}",
+            )
+        text = read_text(path.reveal(), level="mounted", reference=reference, called=str(origin))
         value = parse(text, "text", origin)
         assert isinstance(value, Secret)
         return value

@@ -18,7 +18,7 @@ from typing import NoReturn
 from ..clock import Deadline
 from ..errors import AccessDenied, BackendUnavailable
 from ..secret import Secret
-from .access import Violation, kind_of, mount_of, posix_acl, shown, user_name
+from .access import kind_of, mount_of, posix_acl, shown, user_name
 from .walk import Chain, Opened, Walk, refusal
 
 if sys.platform != "win32":

@@ -33,7 +33,7 @@ class SystemdBackend:
                 f"{reference} has several parts, and a unit's credentials have no directories",
                 hint="Write the credential's name alone, as in systemd:pos.toml",
             )
-        name = reference.segments[0]
+        name = reference.path
         format = format_of(name, reference)
         origin = Origin(reference)
         directory = self._directory(origin)

@@ -125,7 +125,9 @@ class Walk:
         chain, name, seen = self._follow(chain, parts, to_file=True)
         if seen is None:
             raise self._refused(
-                Violation("F02", f"{self.path(chain)} is a directory", "Put '/' after it if each file in it is a field")
+                Violation(
+                    "F02", f"{shown(self.path(chain))} is a directory", "Put '/' after it if each file in it is a field"
+                )
             )
         self._contained(chain)
         return self._opened(chain, name, seen)
@@ -331,8 +333,8 @@ def _attempt(access: Access, origin: Origin, action: Callable[[Walk], T], root: 
         except _Changed:
             return _Failed(None, walk.at, True)
         except OSError as error:
-            # Behind a link the kubelet may have exchanged a directory; ELOOP: a link stands where none was seen.
-            swapped = error.errno == errno.ELOOP or (error.errno in (errno.ENOENT, errno.ENOTDIR) and walk.links > 0)
+            # A link or a file stands where a directory was seen, or the kubelet took away what a link led to.
+            swapped = error.errno in (errno.ELOOP, errno.ENOTDIR) or (error.errno == errno.ENOENT and walk.links > 0)
             return _Failed(error.errno or 0, walk.at, swapped)
 
 

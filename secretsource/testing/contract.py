@@ -49,6 +49,7 @@ from ..errors import (
     SecretSourceError,
 )
 from ..reference import SecretReference
+from ..secret import Secret
 
 __all__ = ["BackendContract"]
 
@@ -63,10 +64,12 @@ _CHILD_WITHIN = 30.0
 class BackendContract:
     """Subclass it with a name that begins with Test, and give the four methods that raise NotImplementedError here.
 
-    `changes = False` for a store that cannot change while the program runs: those tests are skipped.
+    `changes = False` for a store that cannot change while the program runs, `writes = False` where a Writable refuses
+    to write references of this shape (with a ConfigurationError, which is tested).
     """
 
     changes: bool = True
+    writes: bool = True
 
     def backend(self) -> Backend:
         """A backend that reads the store of this test."""
@@ -174,7 +177,7 @@ class BackendContract:
         for where, text in [
             ("the document", f"{document!r} {document!s} {document:>9}"),
             ("the backend", repr(backend)),
-            ("the log", "\n".join(_whole(record) for record in caplog.records)),
+            ("the log", "\n".join(_shown(record) for record in caplog.records)),
             ("standard output or error", printed.out + printed.err),
             ("a warning", " ".join(str(warning.message) for warning in warned)),
         ]:
@@ -202,11 +205,11 @@ class BackendContract:
 
     def test_the_whole_is_read_back_as_it_was_written(self) -> None:
         backend, reference = self._writable(), SecretReference.parse(self.missing_reference())
-        nothing = backend.read_whole(reference, timeout=_TIMEOUT)
+        nothing = _whole(backend, reference)
         assert nothing == ({}, None), "where nothing is, read_whole gives an empty mapping and version None"
         fields = {**_fields(_CANARY), "issuer": "https://issuer.example/"}
         version = backend.write_whole(reference, fields, version=None, timeout=_TIMEOUT)
-        assert backend.read_whole(reference, timeout=_TIMEOUT) == (fields, version)
+        assert _whole(backend, reference) == (fields, version), "what is read is what was written"
         assert _secret(_read(backend, str(reference), fresh=True), str(reference)) == _CANARY
 
     def test_a_write_against_an_old_version_is_refused_and_loses_nothing(self) -> None:
@@ -218,11 +221,22 @@ class BackendContract:
             with pytest.raises(BackendUnavailable) as caught:
                 backend.write_whole(reference, _fields(_LOSER), version=old, timeout=_TIMEOUT)
             _check_error(caught.value, str(reference), (_LOSER, _CANARY, _CHANGED))
-        assert backend.read_whole(reference, timeout=_TIMEOUT) == (_fields(_CHANGED), second)
+        assert _whole(backend, reference) == (_fields(_CHANGED), second), "a refused write changes nothing"
+
+    def test_what_is_not_written_says_so(self) -> None:
+        backend = self.backend()
+        if self.writes or not isinstance(backend, Writable):
+            pytest.skip("nothing is refused because of its shape")
+        with pytest.raises(ConfigurationError) as caught:
+            backend.write_whole(
+                SecretReference.parse(self.missing_reference()), _fields(_CANARY), version=None, timeout=_TIMEOUT
+            )
+        assert caught.value.hint, "the error says how to change it instead"
+        assert _CANARY not in f"{caught.value} {vars(caught.value)}", "an error holds nothing that was written"
 
     def _writable(self) -> Writable:
         backend = self.backend()
-        if not isinstance(backend, Writable):
+        if not self.writes or not isinstance(backend, Writable):
             pytest.skip("this backend does not write")
         return backend
 
@@ -243,6 +257,13 @@ def _fields(secret: str) -> dict[str, str]:
 
 def _read(backend: Backend, reference: str, *, fresh: bool = False) -> Document:
     return backend.read(SecretReference.parse(reference), fresh=fresh, timeout=_TIMEOUT)
+
+
+def _whole(backend: Writable, reference: SecretReference) -> tuple[dict[str, str], str | None]:
+    """What is kept there, its texts in clear whether the backend wraps them or not."""
+    fields, version = backend.read_whole(reference, timeout=_TIMEOUT)
+    clear = {name: value.reveal() if isinstance(value, Secret) else value for name, value in fields.items()}
+    return clear, version
 
 
 def _secret(document: Document, reference: str) -> str:
@@ -273,7 +294,7 @@ def _everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
-def _whole(record: logging.LogRecord) -> str:
+def _shown(record: logging.LogRecord) -> str:
     return f"{record.getMessage()} {record.args!r} {record.exc_text or ''} {record.exc_info!r}"
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
 from ..token import Token
+
+if TYPE_CHECKING:
+    from ..source import Status
 
 __all__ = ["StaticSource", "static_source"]
 
@@ -27,10 +30,12 @@ def static_source(
 
 
 class StaticSource:
-    """Has the methods of a TokenSource. `invalidated`: the tokens that callers said were refused, in order."""
+    """Has the methods of a TokenSource. `invalidated`: what callers said was refused, in order."""
+
+    name = "static"
 
     def __init__(self, token: Token) -> None:
-        self.invalidated: list[Token] = []
+        self.invalidated: list[Token | str] = []
         self._token = token
         self._closed = False
 
@@ -48,7 +53,7 @@ class StaticSource:
     async def atoken(self, **request: Any) -> Token:
         return self.token(**request)
 
-    def invalidate(self, token: Token) -> None:
+    def invalidate(self, token: Token | str) -> None:
         """Noted in `invalidated`; the token stays."""
         self.invalidated.append(token)
 
@@ -61,8 +66,21 @@ class StaticSource:
     async def averify(self) -> Token:
         return self.token()
 
-    def status(self) -> dict[str, Any]:
-        return {"expires_in": self._token.expires_in, "closed": self._closed}
+    def status(self) -> Status:
+        from ..source import Status  # here, since it loads the HTTP client
+
+        return Status(
+            credentials=self.name,
+            version=None,
+            credentials_age=None,
+            token_life_left=self._token.expires_in,
+            token_expires_at=self._token.expires_at,
+            last_error=None,
+            next_try=None,
+            circuit=None,
+            kept_tokens=0 if self._closed else 1,
+            orphaned_threads=0,
+        )
 
     def close(self) -> None:
         self._closed = True

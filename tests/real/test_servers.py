@@ -6,14 +6,17 @@ Where they differ is in the tests whose names say "differ".
 from __future__ import annotations
 
 import base64
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from urllib.parse import quote, quote_plus
 
 import httpx
 import pytest
 
-from secretsource.testing import FakeIssuer
+from secretsource.testing import FakeIssuer, Fault
 
 from .authlib_server import AuthlibServer
 from .conftest import Server
@@ -174,3 +177,24 @@ def test_every_other_certificate_is_refused_before_a_request_leaves(tls: Tls, fa
         with pytest.raises(httpx.ConnectError, match="VERSION" if fault == "tls_1_1" else "verify failed"):
             client.get(issuer.url)
         assert issuer.requests == []
+
+
+def test_an_issuer_with_tls_stops_also_while_a_client_never_shakes_hands(tls: Tls) -> None:
+    before = set(threading.enumerate())
+    with FakeIssuer(ssl_context=tls.good) as issuer:
+        url = httpx.URL(issuer.url)
+        silent = socket.create_connection((url.host, url.port or 0), timeout=30)
+    with silent, suppress(ConnectionResetError):  # reset, if it was not yet accepted
+        assert silent.recv(1) == b""
+    assert set(threading.enumerate()) <= before
+
+
+def test_faults_work_over_tls_too(tls: Tls) -> None:
+    context = ssl.create_default_context(cafile=str(tls.ca_file))
+    with FakeIssuer(ssl_context=tls.good) as issuer, httpx.Client(verify=context, trust_env=False) as client:
+        url = f"{issuer.url}.well-known/openid-configuration"
+        for fault in (Fault(reset=True), Fault(cut_after=5)):
+            issuer.fail(fault, times=1, path="discovery")
+            with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+                client.get(url)
+        assert client.get(url).status_code == 200

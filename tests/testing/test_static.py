@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
-from secretsource import ConfigurationError
-from secretsource.testing import static_source
+from secretsource import ConfigurationError, TokenAuth, TokenSource
+from secretsource.testing import TickingClock, static_source
 
 
 def test_it_gives_its_token_whatever_is_asked_for() -> None:
@@ -38,10 +39,33 @@ def test_a_refused_token_stays_and_is_noted() -> None:
     assert source.token() is token
 
 
+def test_it_is_what_a_token_source_is() -> None:
+    public = {name for name in vars(TokenSource) if not name.startswith("_")} - {"from_config"}
+    assert public <= set(dir(static_source("not-a-real-token")))
+
+
+@pytest.mark.parametrize("age", [0, 5])
+def test_token_auth_takes_it(age: int) -> None:
+    clock = TickingClock()
+    source = static_source("not-a-real-token", clock=clock)
+    clock.tick(age)
+    seen = []
+
+    def api(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"])
+        return httpx.Response(401)
+
+    transport = httpx.MockTransport(api)
+    with httpx.Client(auth=TokenAuth(source), transport=transport, base_url="https://api.example") as client:
+        assert client.get("/").status_code == 401
+    assert set(seen) == {"Bearer not-a-real-token"}
+    assert source.invalidated == ([source.token()] if age else [])
+
+
 def test_once_closed_it_gives_nothing() -> None:
     with static_source("not-a-real-token") as source:
-        assert source.status()["closed"] is False
-    assert source.status()["closed"] is True
+        assert source.status().kept_tokens == 1
+    assert source.status().kept_tokens == 0
     with pytest.raises(ConfigurationError):
         source.token()
 

@@ -1,0 +1,259 @@
+"""secretsource check: walk the way from the reference to a token, and say at each step what was found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from ..backends import Backend, backend_for
+from ..clock import SYSTEM_CLOCK, Deadline
+from ..credentials import Document, Meaning, interpret
+from ..discovery import Discovery, Target
+from ..endpoint import Answer, Granted, Outgoing, check_binding
+from ..errors import SecretSourceError
+from ..events import Emitter
+from ..fetch import Fetcher
+from ..flight import Flight, Flights
+from ..reference import SecretReference
+from ..resolve import CredentialsSource
+from ..transport import Transport
+from . import exit_code
+from .options import add_credentials, add_issuer, add_request, request_of, target_arguments
+from .screen import Screen, printable
+
+__all__ = ["add_to", "run"]
+
+_SKEW_THAT_MATTERS = 30.0
+_STEPS = (
+    "reference",
+    "store",
+    "secret",
+    "permissions",
+    "issuer",
+    "clock",
+    "token",
+    "scope",
+    "life",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what was found, and what to do about it where it failed or deserves a warning."""
+
+    name: str
+    status: Literal["ok", "warning", "failed", "skipped"]
+    found: str
+    hint: str | None = None
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    add_credentials(command)
+    add_issuer(command)
+    add_request(command)
+    command.add_argument("--no-token", action="store_true", help="stop before the token request")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Walk, and report; the exit code is that of the first failed step."""
+    screen = None if options.json else Screen(sys.stdout)
+    walk = _Walk(options)
+    steps = []
+    for step in walk.steps():
+        steps.append(step)
+        if screen is not None:
+            screen.line(f"{step.status:8}{step.name:13}{step.found}", step.status)
+            if step.hint:
+                screen.line(f"{'':21}→ {step.hint}", step.status)
+    if options.json:
+        shown = [{name: _printable(value) for name, value in asdict(step).items()} for step in steps]
+        print(json.dumps({"version": 1, "ok": walk.code == 0, "exit_code": walk.code, "steps": shown}, indent=2))
+    return walk.code
+
+
+def _printable(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
+class _Listening(Transport):
+    """A transport that remembers how far the issuer's clock is from ours."""
+
+    skew: float | None = None
+
+    def send(self, outgoing: Outgoing, deadline: Deadline, *, phase: str) -> Answer:
+        answer = super().send(outgoing, deadline, phase=phase)
+        with suppress(KeyError, ValueError, TypeError):  # without a Date that can be read, nothing is known
+            self.skew = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
+        return answer
+
+
+class _Walk:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._transport = _Listening(ca_file=options.ca_file, proxy=options.proxy)
+        self._deadline = Deadline(options.timeout)
+        self.code = 0
+
+    def steps(self) -> Iterator[Step]:
+        """The steps, each made when it is asked for; after a failed one the rest is skipped."""
+        done = 0
+        try:
+            for step in self._walk():
+                done += 1
+                yield step
+            return
+        except SecretSourceError as error:
+            self.code = exit_code(error)
+            failed = Step(_STEPS[done], "failed", error.message, error.hint)
+        yield failed
+        for name in _STEPS[done + 1 :]:
+            yield Step(name, "skipped", "a step before failed")
+
+    def _walk(self) -> Iterator[Step]:
+        options = self._options
+        reference = SecretReference.parse(options.credentials)
+        yield _reference(reference)
+        backend = backend_for(reference)
+        yield Step("store", "ok", f"{reference.store}: {type(backend).__name__}{_ttl(backend)}")
+        document = backend.read(reference, fresh=True, timeout=self._deadline.left())
+        meaning = interpret(document, reference, options.client_id)
+        yield _secret(document, meaning)
+        yield _permissions(backend, reference)
+        if options.issuer is None and options.token_url is None and options.no_token:
+            for name in _STEPS[4:]:
+                yield Step(name, "skipped", "neither --issuer nor --token-url is given")
+            return
+        target = Target.of(**target_arguments(options))
+        metadata = Discovery(target, self._transport, SYSTEM_CLOCK).metadata(self._deadline, patient=False)
+        check_binding(
+            meaning.binding,
+            str(reference),
+            issuer=target.issuer,
+            token_url=metadata.token_url,
+            environment=target.environment,
+        )
+        how = "configured" if target.token_url else "discovered"
+        bound = "bound to it by the document" if meaning.binding.issuer else "not bound by the document"
+        yield Step("issuer", "ok", f"token endpoint {metadata.token_url} ({how}), {metadata.auth_method}; {bound}")
+        if options.no_token:
+            yield self._clock()
+            for name in _STEPS[6:]:
+                yield Step(name, "skipped", "--no-token")
+            return
+        # A token's answer tells the time, too, where there is no discovery: it is asked for before the clock is told.
+        granted, kind = self._granted(target, reference)
+        yield self._clock()
+        yield _token(kind, metadata.auth_method)
+        yield self._scope(granted)
+        yield _life(granted)
+
+    def _granted(self, target: Target, reference: SecretReference) -> tuple[Granted, str]:
+        options = self._options
+        credentials = CredentialsSource(reference, client_id=options.client_id, timeout=options.timeout)
+        fetcher = Fetcher(credentials, target, self._transport, Emitter(), SYSTEM_CLOCK)
+        identity = target.identity(str(reference), options.client_id).asking(**request_of(options))
+
+        def body(flight: Flight[Granted]) -> Granted:
+            admitted = fetcher.admit(flight)
+            assert admitted is not None, "the circuit of a new fetcher is closed"
+            return fetcher.fetch(identity, flight, admitted, patient=True)
+
+        granted = Flights[Granted]("token", Emitter()).run("check", body, self._deadline)
+        accepted = fetcher.accepted
+        return granted, accepted.kind if accepted is not None else "current"
+
+    def _clock(self) -> Step:
+        skew = self._transport.skew
+        if skew is None:
+            return Step("clock", "skipped", "the issuer has not told its time")
+        if abs(skew) < _SKEW_THAT_MATTERS:
+            return Step("clock", "ok", f"the issuer's clock and ours differ by less than {_SKEW_THAT_MATTERS:.0f} s")
+        return Step(
+            "clock",
+            "warning",
+            f"the issuer's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours",
+            "Have both machines set their clocks by NTP",
+        )
+
+    def _scope(self, granted: Granted) -> Step:
+        scopes = " ".join(granted.token.scopes) or "none named"
+        if granted.missing_scopes:
+            return Step(
+                "scope",
+                "warning",
+                f"granted: {scopes}; asked for and not granted: {' '.join(granted.missing_scopes)}",
+                "Have the administrator allow these scopes for this client, or do not ask for them",
+            )
+        return Step("scope", "ok", f"granted: {scopes}")
+
+
+def _reference(reference: SecretReference) -> Step:
+    if reference.pinned:
+        return Step(
+            "reference", "warning", f"{reference} names one version", "It will not follow a rotation of the secret"
+        )
+    return Step("reference", "ok", str(reference))
+
+
+def _ttl(backend: Backend) -> str:
+    if backend.ttl is None:
+        return ", read once"
+    return ", read for each token" if backend.ttl == 0 else f", read every {backend.ttl:.0f} s"
+
+
+def _secret(document: Document, meaning: Meaning) -> Step:
+    credentials = meaning.credentials
+    beside = [name for name in ("pending", "previous") if getattr(credentials, name) is not None]
+    parts = [f"client {credentials.client_id!r}", f"version {credentials.version or 'unknown'}"]
+    if isinstance(document.created, datetime):
+        parts.append(f"written {_ago((datetime.now(UTC) - document.created).total_seconds())} ago")
+    parts += [f"a {name} secret beside it" for name in beside]
+    return Step("secret", "ok", ", ".join(parts))
+
+
+def _ago(seconds: float) -> str:
+    for unit, name in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _permissions(backend: Backend, reference: SecretReference) -> Step:
+    strictest = getattr(backend, "strictest_level", None)
+    if strictest is None:
+        return Step("permissions", "skipped", f"a matter of the store {reference.store!r}")
+    met: Any = strictest(reference)
+    if met.level is None:
+        return Step("permissions", "warning", "no level is met", met.reason)
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return Step("permissions", "ok", f"meets level {met.level}{'; root may read it whatever its mode' if root else ''}")
+
+
+def _token(kind: str, method: str) -> Step:
+    if kind == "current":
+        return Step("token", "ok", f"obtained with {method}")
+    return Step(
+        "token",
+        "warning",
+        f"obtained with {method} and the {kind} secret; the issuer rejects the current one",
+        "Finish the change of the secret: the store and the issuer have to name the same one as current",
+    )
+
+
+def _life(granted: Granted) -> Step:
+    token = granted.token
+    found = f"{token.expires_in:.0f} s left, to {token.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    if granted.assumed:
+        return Step("life", "warning", f"{found}, as we assume", "The issuer does not say expires_in")
+    return Step("life", "ok", found)

@@ -1,0 +1,51 @@
+"""secretsource token: print an access token."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ..source import TokenSource
+from .options import add_credentials, add_issuer, add_request, request_of, target_arguments
+
+__all__ = ["add_to"]
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    add_credentials(command)
+    add_issuer(command)
+    add_request(command)
+    command.add_argument(
+        "--format",
+        choices=("token", "json", "header"),
+        default="token",
+        help="the token alone, its answer as JSON, or a header line",
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with TokenSource(
+        options.credentials,
+        client_id=options.client_id,
+        timeout=options.timeout,
+        ca_file=options.ca_file,
+        proxy=options.proxy,
+        **target_arguments(options),
+        **request_of(options),
+    ) as source:
+        token = source.token()
+    if options.format == "header":
+        print(f"Authorization: {token.authorization}")
+    elif options.format == "json":
+        members = {
+            "access_token": token.access_token,
+            "token_type": token.token_type,
+            "expires_in": int(token.expires_in),
+            "expires_at": token.expires_at.isoformat(timespec="seconds"),
+            "scope": " ".join(token.scopes),
+        }
+        print(json.dumps(members))
+    else:
+        print(token.access_token)
+    return 0

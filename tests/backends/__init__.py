@@ -1,0 +1,1 @@
+"""Stores as they really lie there: folders, links, modes, ACLs."""
