@@ -53,7 +53,8 @@ AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 _RESERVED_PARAMETERS = {"grant_type", "scope", "audience", "resource", "client_id", "client_secret"} | {
     "client_assertion",
     "client_assertion_type",
@@ -69,7 +70,7 @@ _ERROR_CODES = {"invalid_request", "invalid_client", "invalid_grant", "unauthori
     "slow_down",
     "incorrect_client_credentials",
 }
-_VENDOR_CODE = re.compile(r"\b(ID\d{4}|AADSTS\d{5,7}|E\d{7})\b")
+_VENDOR_CODE = re.compile(r"\b(ID[0-9]{4}|AADSTS[0-9]{5,7}|E[0-9]{7})\b")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-ms-request-id", "x-okta-request-id", "x-correlation-id", "request-id")
 _LONGEST_RETRY_AFTER = 300.0
@@ -132,7 +133,7 @@ class Identity(NamedTuple):
             scopes=self.scopes if scope is None else _scopes(scope),
             audience=self.audience if audience is None else _audience(audience),
             resources=self.resources if resource is None else _resources(resource),
-            extra=self.extra if extra is None else _extra({**dict(self.extra), **extra}),
+            extra=self.extra if extra is None else _extra(self.extra, extra),
         )
 
     def digest(self) -> bytes:
@@ -151,7 +152,7 @@ class Identity(NamedTuple):
 
 
 def _scopes(scope: str | Iterable[str]) -> tuple[str, ...]:
-    names = scope.split() if isinstance(scope, str) else list(scope)
+    names = scope.split() if isinstance(scope, str) else _listed("scope", scope)
     for name in names:
         if not isinstance(name, str) or not _SCOPE_TOKEN.fullmatch(name):
             raise ConfigurationError(
@@ -168,7 +169,7 @@ def _audience(audience: str) -> str:
 
 
 def _resources(resource: str | Iterable[str]) -> tuple[str, ...]:
-    uris = [resource] if isinstance(resource, str) else list(resource)
+    uris = [resource] if isinstance(resource, str) else _listed("resource", resource)
     for uri in uris:
         if not isinstance(uri, str) or not _PRINTABLE.fullmatch(uri) or ":" not in uri or "#" in uri:
             raise ConfigurationError(
@@ -177,15 +178,27 @@ def _resources(resource: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(uris)))
 
 
-def _extra(extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _extra(default: Iterable[tuple[str, str]], extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    if not isinstance(extra, Mapping):
+        raise ConfigurationError(f"extra= is a mapping of names to texts, not {type(extra).__name__}")
     for name, value in extra.items():
         if name in _RESERVED_PARAMETERS:
             raise ConfigurationError(
                 f"extra= may not set {name!r}", hint="It has an argument of its own, or belongs to the library"
             )
-        if not isinstance(value, str) or not value or not name:
-            raise ConfigurationError(f"the extra parameter {name!r} is not a str that is not empty")
-    return tuple(sorted(extra.items()))
+        if not _is_text(name) or not _is_text(value):
+            raise ConfigurationError(f"the extra parameter {name!r} is not a str that is not empty and can be encoded")
+    return tuple(sorted({**dict(default), **extra}.items()))
+
+
+def _listed(argument: str, given: Iterable[str]) -> list[str]:
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"{argument}= is a str or an iterable of str, not {type(given).__name__}")
+    return list(given)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 # --- URLs ----------------------------------------------------------------------------------------------------------
@@ -199,11 +212,11 @@ def check_url(url: str, name: str, plain_http: Iterable[str] = ()) -> str:
     scheme, host, port, path_on = parts
     if "#" in path_on or (name == "issuer" and "?" in path_on):
         raise ConfigurationError(
-            f"{name} has a '#' or '?' in it: {url}", hint="RFC 6749 section 3.2, RFC 8414 section 2"
+            f"{name} has a '#' or '?' in it, after {_shown(url)}", hint="RFC 6749 section 3.2, RFC 8414 section 2"
         )
     if scheme == "http" and not is_loopback(host) and f"{host}:{port}" not in _with_ports(plain_http):
         raise ConfigurationError(
-            f"{name} is plain http, which would show the secret and the token to the network: {url}",
+            f"{name} is plain http, which would show the secret and the token to the network: {_shown(url)}",
             hint=f"Write https://, or, knowing that, plain_http=({f'{host}:{port}'!r},)",
         )
     return url
@@ -227,14 +240,20 @@ def _split(url: str) -> tuple[str, str, int, str] | None:
         port = parts.port
     except ValueError:
         return None
-    if parts.scheme not in ("https", "http") or not parts.hostname or "@" in parts.netloc:
+    host = parts.hostname or ""
+    if parts.scheme not in ("https", "http") or not _HOST.fullmatch(host) or "@" in parts.netloc:
         return None
-    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), url.split("://", 1)[1]
+    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), url.split("://", 1)[1]
 
 
 def _for_message(url: object) -> str:
     # A user name and password may stand in it, or a secret instead of it.
     return f"{len(url)} characters, not repeated here" if isinstance(url, str) else type(url).__name__
+
+
+def _shown(url: str) -> str:
+    """The URL without what follows '?' or '#': a secret has no place there, and yet some are written there."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 def _with_ports(hosts: Iterable[str]) -> set[str]:
@@ -307,23 +326,29 @@ def token_request(
     form += [("resource", uri) for uri in identity.resources]
     form += identity.extra
     if auth_method == "client_secret_post":
-        return _with_secret_in_body(url, form, credentials)
-    outgoing = _with_secret_in_header(url, form, credentials, profile.basic_encoding)
-    if outgoing is None:
-        raise ConfigurationError(
-            f"the client {credentials.client_id!r} cannot be written as client_secret_basic with "
-            f"basic_encoding={profile.basic_encoding!r}: its ID has a ':', or something is outside the encoding",
-            hint="Use basic_encoding='rfc6749', or auth_method='client_secret_post'",
-        )
-    return outgoing
+        outgoing = _with_secret_in_body(url, form, credentials)
+    else:
+        outgoing = _with_secret_in_header(url, form, credentials, profile.basic_encoding)
+    if outgoing is not None:
+        return outgoing
+    if auth_method == "client_secret_post" or profile.basic_encoding == "rfc6749":
+        raise ConfigurationError(f"ID or secret of the client {credentials.client_id!r} hold half a character")
+    raise ConfigurationError(
+        f"the client {credentials.client_id!r} cannot be written as client_secret_basic with "
+        f"basic_encoding={profile.basic_encoding!r}: its ID has a ':', or something is outside the encoding",
+        hint="Use basic_encoding='rfc6749', or auth_method='client_secret_post'",
+    )
 
 
 _FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def _with_secret_in_body(url: str, form: list[tuple[str, str]], credentials: ClientCredentials) -> Outgoing:
+def _with_secret_in_body(url: str, form: list[tuple[str, str]], credentials: ClientCredentials) -> Outgoing | None:
     secret = credentials.client_secret.reveal()
-    body = _form([*form, ("client_id", credentials.client_id), ("client_secret", secret)])
+    try:
+        body = _form([*form, ("client_id", credentials.client_id), ("client_secret", secret)])
+    except UnicodeEncodeError:  # it holds the text
+        return None
     return Outgoing("POST", url, _FORM_HEADERS, body)
 
 
@@ -332,16 +357,16 @@ def _with_secret_in_header(
 ) -> Outgoing | None:
     client_id, secret = credentials.client_id, credentials.client_secret.reveal()
     special = not (_UNRESERVED.fullmatch(client_id) and _UNRESERVED.fullmatch(secret))
-    if encoding == "rfc6749":
-        # A space becomes %20, not "+": issuers that decode both ways agree on it.
-        pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}".encode()
-    elif ":" in client_id:
+    if encoding != "rfc6749" and ":" in client_id:
         return None
-    else:
-        try:
+    try:
+        if encoding == "rfc6749":
+            # A space becomes %20, not "+": issuers that decode both ways agree on it.
+            pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}".encode()
+        else:
             pair = f"{client_id}:{secret}".encode("latin-1" if encoding == "raw-latin1" else "utf-8")
-        except UnicodeEncodeError:
-            return None
+    except UnicodeEncodeError:
+        return None
     headers = {**_FORM_HEADERS, "Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     return Outgoing("POST", url, headers, _form(form), special=special)
 
@@ -512,7 +537,7 @@ def _lifetime(members: Mapping[str, Any], profile: IssuerProfile, obtained: Inst
         return None, f"the {field} of its answer is neither a number nor digits"
     if field != "expires_in":
         seconds -= obtained.wall
-    return min(seconds, _LONGEST_LIFETIME), None
+    return max(-_LONGEST_LIFETIME, min(seconds, _LONGEST_LIFETIME)), None
 
 
 def _seconds(value: object) -> float | None:
@@ -522,7 +547,7 @@ def _seconds(value: object) -> float | None:
         return None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return float(max(-_LONGEST_LIFETIME, min(value, 1e15)))
+    return float(max(-1e15, min(value, 1e15)))  # an int may be too large for a float
 
 
 def _invalid(answer: Answer, what: str, hint: str | None = None) -> Refusal:
@@ -560,7 +585,8 @@ def _refusal(
 def _classified(status: int, code: str | None, profile: IssuerProfile) -> tuple[RefusalKind, str | None]:
     if 300 <= status < 400:
         return "invalid", "Redirects are not followed, since they would take the secret along: correct the URL"
-    if status in (408, 425, 429) or status >= 500 or code in ("server_error", "temporarily_unavailable", "slow_down"):
+    later = code in ("server_error", "temporarily_unavailable", "slow_down")
+    if status in (408, 425, 429) or status >= 500 or (later and status != 401):
         return "unavailable", None
     if (
         status == 401

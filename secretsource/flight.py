@@ -95,6 +95,7 @@ class Flight(Generic[T]):
         "_waking",
         "deadline",
         "events",
+        "next",
         "phase",
         "started",
         "starter",
@@ -106,6 +107,7 @@ class Flight(Generic[T]):
         self.deadline = deadline
         self.phase = "start"
         self.events: list[Event] = []
+        self.next: Flight[T] | None = None  # the one that those share who waited for this one and want a later one
         self.starter = _thread.get_ident()
         self.started = False
         self._beginning = threading.Lock()
@@ -270,11 +272,12 @@ class Flights(Generic[T]):
         The caller waits until its `deadline`; a flight begun here lasts until `lasting`. One with a ticket not larger
         than `after` is waited for, and another one follows it.
         """
-        while True:
-            flight = self.join(key, body, lasting or deadline, here=True)
-            landed = flight.wait(deadline)
-            if flight.ticket > after or not landed:
-                return self._result(key, flight, deadline)
+        flight = self.join(key, body, lasting or deadline, here=True)
+        while flight.wait(deadline) and flight.ticket <= after:
+            if flight.next is None:
+                flight.next = self.join(key, body, lasting or deadline, here=True)
+            flight = flight.next
+        return self._result(key, flight, deadline)
 
     async def run_async(
         self,
@@ -286,11 +289,12 @@ class Flights(Generic[T]):
         after: int = 0,
     ) -> T:
         """The same for a task of asyncio or trio."""
-        while True:
-            flight = self.join(key, body, lasting or deadline)
-            landed = await flight.wait_async(deadline)
-            if flight.ticket > after or not landed:
-                return self._result(key, flight, deadline)
+        flight = self.join(key, body, lasting or deadline)
+        while await flight.wait_async(deadline) and flight.ticket <= after:
+            if flight.next is None:
+                flight.next = self.join(key, body, lasting or deadline)
+            flight = flight.next
+        return self._result(key, flight, deadline)
 
     def wait(self, key: Hashable, flight: Flight[T], deadline: Deadline) -> T:
         """The flight's result, or its failure, or DeadlineExceeded."""

@@ -352,36 +352,33 @@ def test_asyncio_run_twice(flights: Flights[Any], held: Held) -> None:
 # --- run: join and wait in one
 
 
-def test_a_hundred_calls_that_want_a_later_flight_share_the_next_one(flights: Flights[Any], held: Held) -> None:
-    numbers = iter(range(100))
+def test_all_who_wait_for_a_flight_and_want_a_later_one_share_the_next(flights: Flights[Any], held: Held) -> None:
     first = flights.join("key", held, Deadline(LONG))
-    mark = ticket()
-    asked = [None] * 100
-    results: list[Any] = []
-
-    def ask(next_is: Callable[[], None]) -> None:
-        asked.pop()
-        if not asked:
-            held.go.set()
-        next_is()
+    numbers = iter(range(100))
+    joined, landed = threading.Event(), threading.Event()
+    late: list[Any] = []
 
     def later(flight: Flight[Any]) -> int:
         return next(numbers)
 
-    def thread() -> None:
-        ask(lambda: results.append(flights.run("key", later, Deadline(LONG), after=mark)))
+    async def slow_to_wake() -> None:
+        waiting = [
+            asyncio.create_task(flights.run_async("key", later, Deadline(LONG), after=ticket())) for _ in range(50)
+        ]
+        await asyncio.sleep(0)  # all of them wait for the first flight now
+        joined.set()
+        assert landed.wait(LONG)  # blocks the loop until the next one has come and gone
+        late.extend(await asyncio.gather(*waiting))
 
-    async def task() -> None:
-        ask(lambda: None)
-        results.append(await flights.run_async("key", later, Deadline(LONG), after=mark))
+    def in_time() -> None:
+        assert joined.wait(LONG)
+        held.go.set()
+        late.append(flights.run("key", later, Deadline(LONG), after=ticket()))
+        landed.set()
 
-    async def tasks() -> None:
-        await asyncio.gather(*(task() for _ in range(50)))
-
-    in_threads(*[thread] * 50, lambda: asyncio.run(tasks()))
+    in_threads(in_time, lambda: asyncio.run(slow_to_wake()))
     assert flights.wait("key", first, Deadline(0)) == "result"
-    assert len(results) == 100
-    assert "result" not in results
+    assert late == [0] * 51
 
 
 def test_a_call_that_wants_a_later_flight_joins_one_that_began_after_it(flights: Flights[Any], held: Held) -> None:

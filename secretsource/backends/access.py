@@ -211,7 +211,7 @@ class Mount(NamedTuple):
 def mount_of(fd: int) -> Mount | None:
     """The mount that a descriptor is on, or None where /proc does not tell."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as lines:
             mount_id = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
             kind = next(line.partition(" - ")[2].split()[0] for line in lines if line.split()[0] == mount_id)
@@ -298,10 +298,10 @@ def _in(gid: int) -> bool:
 def _overflow_uid() -> int | None:
     """The uid that stands for all those without one in this user namespace; None in the first, where it is a user."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as lines:
+        with open("/proc/self/uid_map", encoding="utf-8") as lines:
             if [line.split() for line in lines] == [["0", "0", "4294967295"]]:
                 return None
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        with open("/proc/sys/kernel/overflowuid", encoding="utf-8") as file:
             return int(file.read())
     except (OSError, ValueError):
         return None

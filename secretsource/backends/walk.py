@@ -107,13 +107,13 @@ class Walk:
 
     def begin(self, path: str) -> tuple[Chain, list[str]]:
         """Where the walk to this path begins, and the parts that follow."""
+        if self._root is None and not path.startswith("/"):
+            path = os.path.join(os.getcwd(), path)
         chain: Chain = (self._enter((), "/"),)
         if self._root is not None:
             root = self._directory(chain, self._root.split("/"))
             self._within = root[-1].status
             chain = chain if path.startswith("/") else root
-        elif not path.startswith("/"):
-            path = os.path.join(os.getcwd(), path)
         return chain, path.split("/")
 
     def directory(self, chain: Chain, parts: Iterable[str]) -> Chain:

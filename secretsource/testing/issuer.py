@@ -11,7 +11,7 @@ import json
 import secrets
 import ssl
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -94,6 +94,7 @@ class FakeIssuer:
     before each answer; all three may be set at any time. `path` puts the issuer below a tenant's prefix.
     `basic_encoding="raw"` takes the Basic header without form-decoding it, as some issuers do.
     `unknown_scope="drop"` grants less instead of refusing. `well_known`: the metadata documents that there are.
+    `apis`: further paths of the same site, such as the API behind it; they are not recorded and have no faults.
     `host` is the name in the URLs; it always listens on 127.0.0.1, with TLS if there is an `ssl_context`.
     Everything may be called from any thread.
     """
@@ -111,6 +112,7 @@ class FakeIssuer:
         host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
+        apis: Mapping[str, Callable[[Incoming], Answer]] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.lifetime = lifetime
@@ -130,6 +132,7 @@ class FakeIssuer:
             self._endpoints[f"{self._tenant}/.well-known/openid-configuration"] = "discovery"
         if "oauth-authorization-server" in well_known:
             self._endpoints[f"/.well-known/oauth-authorization-server{self._tenant}"] = "discovery"
+        self._apis = dict(apis or {})
         self._lock = threading.Lock()
         self._recorded = threading.Condition(self._lock)
         self._clients: dict[str, _Client] = {}
@@ -298,6 +301,9 @@ class FakeIssuer:
     # answers
 
     def _answer(self, incoming: Incoming) -> Answer:
+        api = self._apis.get(incoming.path)
+        if api is not None:
+            return api(incoming)
         endpoint = self._endpoints.get(incoming.path)
         form = _Form(incoming, self.basic_encoding)
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -22,13 +23,16 @@ NOBODY_ELSE = 54321
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and become another user")
 
+needs_setfacl = pytest.mark.skipif(shutil.which("setfacl") is None, reason="setfacl is not installed")
+
 _AS_USER = """
 import json, os, sys
-todo = json.load(sys.stdin)
-os.setgroups(todo["groups"]); os.setgid(todo["gid"]); os.setuid(todo["uid"])
 from secretsource import SecretReference, SecretSourceError
 from secretsource.backends.file import FileBackend
 from secretsource.backends.systemd import SystemdBackend
+todo = json.load(sys.stdin)
+# Only now: the interpreter's own modules may be closed to that user.
+os.setgroups(todo["groups"]); os.setgid(todo["uid"]); os.setuid(todo["uid"])
 backend = FileBackend(**todo["arguments"]) if todo["environ"] is None else SystemdBackend(todo["environ"])
 reference = SecretReference.parse(todo["reference"])
 try:
@@ -59,7 +63,6 @@ def as_user(
     todo = {
         "reference": reference,
         "uid": uid,
-        "gid": uid,
         "groups": groups,
         "environ": environ,
         "write": write,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
@@ -32,10 +31,21 @@ from secretsource.credentials import Document, interpret
 from secretsource.secret import Secret
 from secretsource.testing import BackendContract
 
-from .layouts import CANARY, NOBODY_ELSE, as_root, as_user, docker, kubelet, revealed, shows, vault_agent, write
+from .layouts import (
+    CANARY,
+    NOBODY_ELSE,
+    as_root,
+    as_user,
+    docker,
+    kubelet,
+    needs_setfacl,
+    revealed,
+    shows,
+    vault_agent,
+    write,
+)
 
 POS = {"client_id": "pos", "client_secret": CANARY}
-needs_setfacl = pytest.mark.skipif(shutil.which("setfacl") is None, reason="setfacl is not installed")
 
 
 @pytest.fixture
@@ -88,15 +98,16 @@ def test_a_touch_changes_no_version_and_other_content_does(folder: Path) -> None
     assert read(path).version != before
 
 
-def test_a_file_from_a_time_that_no_calendar_knows_has_no_time(folder: Path) -> None:
+class NoCalendar:
+    @staticmethod
+    def fromtimestamp(*_: object) -> datetime:
+        raise ValueError("year 33658 is out of range")
+
+
+def test_a_file_from_a_time_that_no_calendar_knows_has_no_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(folder / "pos")
-    try:
-        os.utime(path, ns=(0, 10**21 // 4000))
-        os.utime(path, (1e12, 1e12))
-    except (OSError, OverflowError):
-        pytest.skip("this file system keeps no such time")
-    created = read(path).created
-    assert created is None or created.tzinfo is UTC
+    monkeypatch.setattr(walk, "datetime", NoCalendar)
+    assert read(path).created is None
 
 
 def test_a_file_without_a_known_suffix_is_one_text(folder: Path) -> None:
@@ -200,7 +211,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], obje
             act()
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(walk.os, call, interrupted)
+    monkeypatch.setattr(os, call, interrupted)
 
 
 def test_a_file_that_changes_during_the_read_is_read_once_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +222,8 @@ def test_a_file_that_changes_during_the_read_is_read_once_more(folder: Path, mon
 
 def test_a_file_that_keeps_changing_is_unavailable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(folder / "secret", CANARY)
-    meanwhile(monkeypatch, "read", lambda: path.open("a").write(CANARY), times=100)
-    with pytest.warns(ResourceWarning) if False else contextlib.nullcontext():
-        assert "[F11]" in refused(BackendUnavailable, path)
+    meanwhile(monkeypatch, "read", lambda: write(path, path.read_bytes() * 2), times=4)
+    assert "[F11]" in refused(BackendUnavailable, path)
 
 
 def test_a_file_replaced_after_it_was_opened_is_read_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +256,7 @@ def test_an_input_error_is_unavailable(folder: Path, monkeypatch: pytest.MonkeyP
         raise OSError(5, CANARY)
 
     path = write(folder / "secret")
-    monkeypatch.setattr(walk.os, "read", broken)
+    monkeypatch.setattr(os, "read", broken)
     assert "EIO" in refused(BackendUnavailable, path)
 
 
@@ -290,8 +300,6 @@ def test_our_own_private_group_counts_as_us(folder: Path, monkeypatch: pytest.Mo
     folder.chmod(0o775)
     read(path)
     assert "[F10]" in refused(AccessDenied, path, "access=strict")
-    folder.chmod(0o755)
-    assert "[F04]" in refused(AccessDenied, write(folder / "new.json", mode=0o640), "access=strict") or True
 
 
 def test_a_private_group_is_primary_named_like_its_user_and_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,9 +359,9 @@ def test_links_are_followed_and_the_directories_behind_them_are_judged(folder: P
     (folder / "etc").symlink_to("real")
     (folder / "link").symlink_to("etc/../real/./pos.json")
     (folder / "absolute").symlink_to(folder / "link")
-    assert revealed(read(folder / "absolute").fields) == POS
+    assert revealed(read(folder / "absolute", "format=json").fields) == POS
     real.chmod(0o777)
-    assert f"the directory {real}" in refused(AccessDenied, folder / "absolute")
+    assert f"the directory {real}" in refused(AccessDenied, folder / "absolute", "format=json")
 
 
 @as_root
@@ -399,8 +407,8 @@ def test_an_acl_entry_for_somebody_else_is_refused_and_its_repair_works(folder: 
 def test_an_acl_that_lets_somebody_write_is_refused_at_every_level(folder: Path) -> None:
     path = write(folder / "pos.json")
     subprocess.run(["setfacl", "-m", f"u:{NOBODY_ELSE}:rw", path], check=True)
-    for level in ("strict", "private", "mounted"):
-        assert "[F06]" in refused(AccessDenied, path, f"access={level}", access="unchecked") or level == "strict"
+    for level in ("private", "mounted"):
+        assert "[F06]" in refused(AccessDenied, path, f"access={level}")
 
 
 @needs_setfacl
@@ -440,6 +448,7 @@ def test_strict_follows_no_link_and_allows_no_group(home: Path) -> None:
     path.chmod(0o600)
     (home / "link").symlink_to("pos.json")
     assert "[F09]" in refused(AccessDenied, home / "link", "access=strict")
+    assert "[F09]" in refused(AccessDenied, f"{kubelet(home / 'volume', POS, root=0o755)}/", "access=strict")
     os.link(path, home / "second")
     assert "[F08]" in refused(AccessDenied, path, "access=strict")
 
@@ -471,7 +480,6 @@ def test_a_secret_volume_of_the_kubelet_is_read(folder: Path) -> None:
     assert document.created is not None
     assert revealed(read(mount / "client_secret", "access=mounted").text) == CANARY
     assert "[F05]" in refused(AccessDenied, f"{mount}/")
-    assert "[F09]" in refused(AccessDenied, f"{mount}/", "access=strict")
 
 
 def test_a_swap_of_the_volume_is_another_version(folder: Path) -> None:
@@ -606,7 +614,8 @@ def test_an_acl_entry_for_the_reader_alone_is_private(folder: Path) -> None:
     path = write(folder / "pos.json", mode=0o400)
     subprocess.run(["setfacl", "-m", f"u:{NOBODY_ELSE}:r", path], check=True)
     assert as_user(str(reference(path))) == POS
-    assert "[F07]" in as_user(str(reference(path)), uid=NOBODY_ELSE + 1, groups=(0,))["text"] or True
+    subprocess.run(["setfacl", "-m", f"u:{NOBODY_ELSE + 1}:r", path], check=True)
+    assert f"the user uid {NOBODY_ELSE + 1} can read" in as_user(str(reference(path)))["text"]
 
 
 @as_root
@@ -842,7 +851,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 
     path = write(folder / "pos.json")
     version = read(path).version
-    monkeypatch.setattr(walk.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(BackendUnavailable, match="ENOSPC") as caught:
         FileBackend().write_whole(reference(path), {**POS, "client_secret": Secret("n")}, version=version, timeout=5)
     assert caught.value.__context__ is None
@@ -893,11 +902,15 @@ def test_links_second_names_and_directories_are_not_replaced(folder: Path) -> No
 
 
 @as_root
-def test_a_file_that_is_a_mount_point_is_not_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_a_mount_point_is_not_replaced(folder: Path) -> None:
     path = write(folder / "pos.json")
-    mounts = iter(range(100))
-    monkeypatch.setattr("secretsource.backends.replace.mount_of", lambda fd: Mount(str(next(mounts)), "ext4"))
-    assert "mounted there by itself" in not_written(AccessDenied, path)
+    other = write(folder / "mounted.json")
+    if subprocess.run(["mount", "--bind", other, path], capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    try:
+        assert "mounted there by itself" in not_written(AccessDenied, path)
+    finally:
+        subprocess.run(["umount", path], check=True)
 
 
 @as_root

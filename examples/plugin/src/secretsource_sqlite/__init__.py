@@ -1,0 +1,38 @@
+"""A backend for secretsource: client credentials in a table of an SQLite database.
+
+sqlite://pos?database=/var/lib/app/credentials.db names the row "pos" of the table `credentials`, which has the columns
+name, client_id, client_secret, client_secret_pending, client_secret_previous and version.
+"""
+
+import sqlite3
+from contextlib import closing
+
+from secretsource import BackendUnavailable, Document, SecretNotFound, SecretReference
+
+COLUMNS = ("client_id", "client_secret", "client_secret_pending", "client_secret_previous")
+
+
+class SqliteBackend:
+    """Reads one row at each token request."""
+
+    options = frozenset({"database"})
+    ttl = 0.0
+
+    def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
+        place = {"reference": str(reference), "store": reference.store}
+        failure = row = None
+        try:
+            with closing(
+                sqlite3.connect(f"file:{reference.option('database')}?mode=ro", timeout, uri=True)
+            ) as database:
+                query = f"SELECT version, {', '.join(COLUMNS)} FROM credentials WHERE name = ?"
+                row = database.execute(query, [reference.path]).fetchone()
+        except sqlite3.Error as error:
+            failure = error.sqlite_errorname  # its text may hold what was read
+        if failure is not None:
+            raise BackendUnavailable(f"{reference} cannot be read: {failure}", hint="Is database= right?", **place)
+        if row is None:
+            raise SecretNotFound(f"there is no row for {reference}", hint="Add it to the table credentials", **place)
+        version, *texts = row
+        fields = {name: text for name, text in zip(COLUMNS, texts, strict=True) if text}
+        return Document(fields, version=str(version))
