@@ -6,6 +6,7 @@ follows a rejection happens once, whoever asked, and its outcome serves all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .clock import Clock
@@ -76,35 +77,45 @@ class Fetcher:
         self._circuit.hurry()
         self._credentials.reload()
 
-    def admit(self, flight: Flight[Any], *, fresh: bool = False, early: bool = False) -> Admitted | None:
-        """Read the credentials if due, and pass the circuit; None while it is open and it is nobody's turn.
+    def admit(self, flight: Flight[Any], *, fresh: bool = False, early: bool = False) -> Admitted | SecretSourceError:
+        """Read the credentials if due, and pass the circuit; its error while it is open and it is nobody's turn.
 
         `fresh` reads past every cache. `early` may pass once in 5 s all the same. Raises what the store raises.
         """
         flight.phase = f"reading {self._credentials.name}"
+        mark = ticket()
         if fresh:
-            reading = self._credentials.reading_after(ticket(), flight.deadline, free=True)
+            reading = self._credentials.reading_after(mark, flight.deadline, free=True)
         else:
             reading = self._credentials.reading(flight.deadline)
         if self._circuit.open_for(reading.values) and (self._credentials.cheap or self._reads_while_open.take()):
-            reading = self._credentials.reading_after(ticket(), flight.deadline, free=True)
+            reading = self._credentials.reading_after(mark, flight.deadline, free=True)
         if not self._circuit.open_for(reading.values):
             self._close_circuit(flight)  # other values than those that were rejected
             return Admitted(reading, None)
         turn = self._circuit.turn(early=early)
         if turn is None:
-            return None
+            return self._circuit.error() or Admitted(reading, None)
         candidates = self._candidates.of(reading)
         return Admitted(reading, candidates[turn % len(candidates)])
 
-    def fetch(self, identity: Identity, flight: Flight[Any], admitted: Admitted, *, patient: bool) -> Granted:
+    def fetch(
+        self,
+        identity: Identity,
+        flight: Flight[Any],
+        admitted: Admitted,
+        *,
+        patient: bool,
+        notice: Callable[[Reading], object] | None = None,
+    ) -> Granted:
         """A new token. `patient` asks up to three times where the issuer is unavailable.
 
+        `notice` is called with each reading that is meant for this issuer, before anything is sent with it.
         Raises TokenError, ConfigurationError, DeadlineExceeded, or what the store raises.
         """
         flight.phase = f"discovery at {self._target.name}"
         metadata = self._discovery.metadata(flight.deadline, patient=patient)
-        return _Round(self, identity, flight, metadata, patient).granted(admitted)
+        return _Round(self, identity, flight, metadata, patient).granted(admitted, notice)
 
     def _close_circuit(self, flight: Flight[Any]) -> None:
         if self._circuit.close():
@@ -124,19 +135,21 @@ class _Round:
         self._patient = patient
         self._requests = 0
 
-    def granted(self, admitted: Admitted) -> Granted:
+    def granted(self, admitted: Admitted, notice: Callable[[Reading], object] | None) -> Granted:
         reading, only = admitted
         self._check_binding(reading)
         first = only or self._fetcher._candidates.first(reading)
         while True:
+            if notice is not None:
+                notice(reading)
             mark = ticket()
             outcome = self._ask(first)
             if isinstance(outcome, Granted):
                 self._accepted(first, reading)
                 return outcome
-            if outcome.kind not in ("rejected", "doubtful") or self._requests > 1:
+            if outcome.kind not in ("rejected", "doubtful"):
                 raise self._error(outcome, first)
-            if only is not None:
+            if only is not None or self._requests >= _REQUESTS_PER_ROUND:
                 self._rejected(first, outcome)
                 raise self._tripped(outcome, first, reading)
             recovered = self._recovered(reading, first, outcome, mark)
@@ -159,8 +172,9 @@ class _Round:
 
     def _recover(self, before: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
         fetcher, deadline = self._fetcher, self._flight.deadline
-        if fetcher._circuit.open_for(before.values):
-            raise fetcher._circuit.error()  # an earlier recovery has found out meanwhile
+        open_already = fetcher._circuit.error() if fetcher._circuit.open_for(before.values) else None
+        if open_already is not None:
+            raise open_already  # an earlier recovery has found out meanwhile
         rejected = {first.value}
         if refusal.kind == "rejected":
             self._rejected(first, refusal)

@@ -22,7 +22,7 @@ from .errors import (
     SecretSourceError,
 )
 from .events import CredentialsChanged, CredentialsDropped, CredentialsStale, Emitter, Event, Hook
-from .flight import Flight, Flights
+from .flight import Flight, Flights, ticket
 from .reference import SecretReference
 from .secret import Fingerprints, Secret
 
@@ -124,6 +124,7 @@ class CredentialsSource:
         self._budget = Budget(4, 5.0, self._clock)
         self._kept: Reading | None = None
         self._trouble: _Trouble | None = None
+        self._reloaded = 0  # a read with a ticket up to this one no longer counts
 
     @property
     def reference(self) -> SecretReference:
@@ -157,23 +158,23 @@ class CredentialsSource:
         """The same for a task of asyncio or trio."""
         kept = self._not_due()
         if kept is None:
-            kept = await self._flights.run_async("read", self._body(fresh=False), self._deadline())
+            body, deadline = self._body(fresh=False), self._deadline()
+            kept = await self._flights.run_async("read", body, deadline, after=self._reloaded)
         return kept.credentials
 
     def reload(self) -> None:
         """Have the store read anew, past every cache; returns at once. For signals and watchers."""
-        kept = self._kept
-        if kept is not None:
-            self._kept = kept._replace(due=self._clock.monotonic())
-        if self._trouble is not None:
-            self._trouble = self._trouble._replace(until=0.0)
+        self._reloaded = ticket()
+        trouble = self._trouble
+        if trouble is not None:
+            self._trouble = trouble._replace(until=0.0)
         self._flights.join("read", self._body(fresh=True), self._deadline())
 
     def reading(self, deadline: Deadline) -> Reading:
         """The last good read if it is not due, else a new one."""
         kept = self._not_due()
         if kept is None:
-            kept = self._flights.run("read", self._body(fresh=False), deadline)
+            kept = self._flights.run("read", self._body(fresh=False), deadline, after=self._reloaded)
         return kept
 
     def reading_after(self, mark: int, deadline: Deadline, *, free: bool = False) -> Reading:
@@ -184,8 +185,10 @@ class CredentialsSource:
         if kept is not None and not (free or self.cheap or self._budget.take()):
             return kept
         while True:
+            known = self._kept
             reading = self._flights.run("read", self._body(fresh=True), deadline, after=mark)
-            if reading.fresh or self.cheap:
+            # Once more after a read that was under way and is not a fresh one; not if the store gave nothing new.
+            if reading.fresh or self.cheap or reading is known:
                 break
         if kept is not None and reading.values != kept.values and not (free or self.cheap):
             self._budget.give_back()
@@ -196,7 +199,7 @@ class CredentialsSource:
 
     def _not_due(self) -> Reading | None:
         kept, trouble, now = self._kept, self._trouble, self._clock.monotonic()
-        if kept is not None and now < kept.due:
+        if kept is not None and now < kept.due and kept.ticket > self._reloaded:
             return kept
         if trouble is not None and now < trouble.until:
             if kept is None:
@@ -210,6 +213,7 @@ class CredentialsSource:
     def _read(self, flight: Flight[Reading], fresh: bool) -> Reading:
         flight.phase = f"reading {self.name}"
         began = self._clock.monotonic()
+        fresh = fresh or (self._kept is not None and self._kept.ticket <= self._reloaded)
         meaning, valid_for, failure = self._outcome(fresh, flight.deadline.left())
         if meaning is None:
             assert failure is not None
@@ -257,7 +261,9 @@ class CredentialsSource:
 
     def _due(self, began: float, valid_for: float | None) -> float:
         spread = random.uniform(1 - _TTL_SPREAD, 1 + _TTL_SPREAD)
-        times = [seconds * spread for seconds in (self._ttl, valid_for) if seconds is not None]
+        times = [] if self._ttl is None else [self._ttl * spread]
+        if valid_for is not None:
+            times.append(valid_for * min(spread, 1.0))  # a lease is not stretched
         return began + min(times) if times else float("inf")
 
     def _values(self, credentials: ClientCredentials) -> bytes:

@@ -128,11 +128,13 @@ class Circuit:
         """Whether it is open, and these values are those that were rejected."""
         return self._state is not None and self._state.values == values
 
-    def error(self) -> SecretSourceError:
-        """What is raised while it is open, with the time of the next attempt."""
-        assert self._state is not None
-        error = self._state.error.again()
-        error.retry_after = self.next_try
+    def error(self) -> SecretSourceError | None:
+        """What is raised while it is open, with the time of the next attempt; None if it has been closed meanwhile."""
+        state = self._state
+        if state is None:
+            return None
+        error = state.error.again()
+        error.retry_after = max(0.0, state.next_try - self._clock.monotonic())
         return error
 
     def trip(self, error: SecretSourceError, values: bytes) -> float:

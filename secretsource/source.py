@@ -36,10 +36,10 @@ from .events import (
     TokenFetched,
     TokenRefused,
 )
-from .fetch import Fetcher
+from .fetch import Admitted, Fetcher
 from .flight import Flight, Flights, PerProcess, event_loop_running, ticket
 from .reference import SecretReference
-from .resolve import CredentialsSource, credentials_source
+from .resolve import CredentialsSource, Reading, credentials_source
 from .secret import Fingerprints, Secret
 from .token import Token
 from .transport import Transport
@@ -89,7 +89,7 @@ class Status:
 class _Kept:
     """A token in use. Ages count from when it was asked for; `next_try` is set after a failed refresh."""
 
-    __slots__ = ("delay", "next_try", "refresh_age", "token", "until_age")
+    __slots__ = ("delay", "insisted", "next_try", "refresh_age", "token", "until_age")
 
     def __init__(self, token: Token, refresh_age: float, until_age: float) -> None:
         self.token = token
@@ -97,6 +97,10 @@ class _Kept:
         self.until_age = until_age
         self.next_try: float | None = None
         self.delay: float | None = None
+        self.insisted = False  # refused by an API, and handed out by the issuer again
+
+    def hurry(self) -> None:
+        self.next_try = self.delay = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +133,21 @@ class _TokenCache:
     def put(self, key: bytes, kept: _Kept) -> None:
         self._during(lambda cache: cache.__setitem__(key, kept))
 
-    def drop(self, gone: Callable[[_Kept], bool]) -> None:
-        def drop(cache: TLRUCache[bytes, _Kept]) -> None:
-            for key in [key for key, kept in cache.items() if gone(kept)]:
+    def drop(self, gone: Callable[[_Kept], bool]) -> bool:
+        def drop(cache: TLRUCache[bytes, _Kept]) -> bool:
+            keys = [key for key, kept in cache.items() if gone(kept)]
+            for key in keys:
                 cache.pop(key, None)
+            return bool(keys)
 
-        self._during(drop)
+        return self._during(drop) or False
+
+    def hurry(self) -> None:
+        def hurry(cache: TLRUCache[bytes, _Kept]) -> None:
+            for kept in cache.values():
+                kept.hurry()
+
+        self._during(hurry)
 
     def __len__(self) -> int:
         return self._during(len) or 0
@@ -273,7 +286,7 @@ class TokenSource:
         token = self._without_waiting(call, kept)
         if token is not None:
             return token
-        self._warn_of_event_loop()
+        self._warn_of_event_loop("token", stacklevel=3)
         failure: SecretSourceError
         try:
             return self._flights.run(
@@ -330,7 +343,7 @@ class TokenSource:
                 under_way = self._flights.under_way(call.key) is not None
                 if kept.next_try is not None and now.monotonic < kept.next_try and not under_way:
                     if not waits:
-                        self._open_window(call, kept, now, kept.next_try - now.monotonic)
+                        self._open_window(call, kept, now, min(kept.next_try - now.monotonic, kept.until_age - age))
                     return kept.token
                 if waits:
                     return None
@@ -339,7 +352,10 @@ class TokenSource:
                 return kept.token
         failed = self._failed.get(call.key)
         if failed is not None and now.monotonic < failed[0]:
-            raise failed[1].again()
+            failure = failed[1].again()
+            if failure.retry_after is not None:
+                failure.retry_after = failed[0] - now.monotonic
+            raise failure
         return None
 
     def _begin_ahead(self, call: _Call) -> None:
@@ -371,13 +387,13 @@ class TokenSource:
     def _life_left(self, kept: _Kept) -> float:
         return kept.until_age - kept.token.age
 
-    def _warn_of_event_loop(self) -> None:
+    def _warn_of_event_loop(self, name: str, stacklevel: int) -> None:
         if not self._warned_of_loop and event_loop_running():
             self._warned_of_loop = True
             warnings.warn(
-                "token() waits for a token and stops the event loop of this thread meanwhile; await atoken() there",
+                f"{name}() waits for a token and stops the event loop of this thread meanwhile; await a{name}() there",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=stacklevel + 1,
             )
 
     # --- the way of a flight ---
@@ -389,19 +405,20 @@ class TokenSource:
         began = self._clock.monotonic()
         kept = self._lookup(call.key)
         alive = kept is not None and self._life_left(kept) > 0
-        failure: SecretSourceError
+        asked, failure = True, None
         try:
             admitted = self._fetcher.admit(flight, early=call.after > 0)
-            if admitted is not None:
-                self._notice_client(admitted.reading.credentials.client_id)
-                granted = self._fetcher.fetch(call.identity, flight, admitted, patient=not alive)
+            if isinstance(admitted, Admitted):
+                granted = self._fetcher.fetch(
+                    call.identity, flight, admitted, patient=not alive, notice=self._notice_client
+                )
                 return self._granted(call, granted, began, flight.events)
-            failure = self._fetcher.circuit.error()
+            asked, failure = False, admitted
         except SecretSourceError as error:
             failure = error.again()
-        next_try = self._after_failure(call, failure)
-        if admitted is not None:
-            flight.events.append(next_try)
+        event = self._after_failure(call, failure)
+        if asked:  # else nothing new has happened: the circuit is open
+            flight.events.append(event)
         raise failure
 
     def _granted(self, call: _Call, granted: Granted, began: float, events: list[Event]) -> Token:
@@ -412,7 +429,7 @@ class TokenSource:
         if self._was_refused(token):
             # The issuer insists on it. It is handed out for a moment, so that not each call asks again.
             kept.until_age = kept.refresh_age = min(token.lifetime, token.age + _REFUSED_AGAIN_FOR)
-            kept.next_try = self._clock.monotonic() + _REFUSED_AGAIN_FOR
+            kept.insisted = True
             events.append(TokenRefused(name, again=True))
         self._keep(call, kept)
         events.append(TokenFetched(name, token.scopes, token.lifetime, self._clock.monotonic() - began))
@@ -431,15 +448,19 @@ class TokenSource:
             self._open_window(call, kept, now, kept.refresh_age - kept.token.obtained.age(now))
         else:
             self._others.get().put(call.key, kept)
+        if self._closed:  # meanwhile
+            self._drop(lambda kept: True)
 
     def _refresh_age(self, granted: Granted) -> float:
         """The age at which a token is renewed ahead; drawn per token, so that a fleet does not renew in step."""
         lifetime = granted.token.lifetime
         if granted.refresh_in is not None and 0 < granted.refresh_in < lifetime:
-            return granted.refresh_in
-        if self._refresh_ahead is not None:
-            return lifetime - min(self._refresh_ahead, lifetime / 2)
-        return lifetime * random.uniform(0.7, 0.8)
+            age = granted.refresh_in
+        elif self._refresh_ahead is not None:
+            age = lifetime - min(self._refresh_ahead, lifetime / 2)
+        else:
+            age = lifetime * random.uniform(0.7, 0.8)
+        return min(age, lifetime - self._leeway_of(lifetime))
 
     def _after_failure(self, call: _Call, failure: SecretSourceError) -> RefreshFailed:
         """Settle when the next attempt is due."""
@@ -452,18 +473,25 @@ class TokenSource:
             kept.delay = min(longest, 1.0 if kept.delay is None else kept.delay * 2)
             wait = max(_SHORTEST_WAIT, random.uniform(0, kept.delay), asked_to_wait)
             kept.next_try = now + wait
+            if asked_to_wait:  # also once this token has ended
+                self._share(call, failure, now + asked_to_wait)
         else:
             # Where a read of the store is cheap, each call looks whether the secret has been repaired.
             cheap = isinstance(failure, CredentialsRejected) and self._credentials.cheap
             wait = max(0.0 if cheap else _FAILURE_SHARED_FOR, asked_to_wait)
-            if len(self._failed) >= _KEPT_AT_MOST:
-                self._failed.clear()
-            self._failed[call.key] = now + wait, failure.again()
+            self._share(call, failure, now + wait)
         code, status = (failure.error, failure.status) if isinstance(failure, TokenError) else (None, None)
         return RefreshFailed(self._name, type(failure).__name__, code, status, life_left, wait)
 
-    def _notice_client(self, client_id: str) -> None:
+    def _share(self, call: _Call, failure: SecretSourceError, until: float) -> None:
+        """Let calls without a token fail with this until then."""
+        if len(self._failed) >= _KEPT_AT_MOST:
+            self._failed.clear()
+        self._failed[call.key] = until, failure.again()
+
+    def _notice_client(self, reading: Reading) -> None:
         """Drop all tokens when the document names another client."""
+        client_id = reading.credentials.client_id
         if self._client_id is not None and self._client_id != client_id:
             self._drop(lambda kept: True)
         self._client_id = client_id
@@ -472,8 +500,8 @@ class TokenSource:
         default = self._default
         if default is not None and gone(default):
             self._default, self._window = None, self._shut
-        self._others.get().drop(gone)
-        return default is not self._default
+        others = self._others.get().drop(gone)
+        return others or default is not self._default
 
     def _was_refused(self, token: Token) -> bool:
         return bool(self._refused) and self._fingerprints.of(Secret(token.access_token)) in self._refused
@@ -486,7 +514,8 @@ class TokenSource:
         while len(self._refused) >= _REFUSED_AT_MOST:
             self._refused.pop(next(iter(self._refused)), None)
         self._refused[self._fingerprints.of(text)] = self._clock.monotonic()
-        if self._drop(lambda kept: Secret(kept.token.access_token) == text):
+        # One that the issuer insists on stays for its moment: asking again at once brings the same.
+        if self._drop(lambda kept: not kept.insisted and Secret(kept.token.access_token) == text):
             self._emitter.emit([TokenRefused(self._name, again=False)])
 
     def reload(self) -> None:
@@ -497,24 +526,25 @@ class TokenSource:
         self._call({})
         self._failed.clear()
         if self._default is not None:
-            self._default.next_try = None
+            self._default.hurry()
+        self._others.get().hurry()
         self._fetcher.reload()
 
     def verify(self) -> Token:
         """Store, secret, and a new token beside the kept one: the proof that the credentials work."""
         call = self._call({})
-        self._warn_of_event_loop()
-        return self._flights.run(b"verify" + call.key, self._verified, call.deadline)
+        self._warn_of_event_loop("verify", stacklevel=2)
+        return self._flights.run(b"verify" + call.key, self._verified, call.deadline, after=ticket())
 
     async def averify(self) -> Token:
         """The same for a task."""
         call = self._call({})
-        return await self._flights.run_async(b"verify" + call.key, self._verified, call.deadline)
+        return await self._flights.run_async(b"verify" + call.key, self._verified, call.deadline, after=ticket())
 
     def _verified(self, flight: Flight[Token]) -> Token:
         admitted = self._fetcher.admit(flight, fresh=True, early=True)
-        if admitted is None:
-            raise self._fetcher.circuit.error()
+        if isinstance(admitted, SecretSourceError):
+            raise admitted
         return self._fetcher.fetch(self._identity, flight, admitted, patient=True).token
 
     def status(self) -> Status:

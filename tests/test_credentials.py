@@ -107,15 +107,14 @@ trees = st.recursive(st.text(), lambda inner: st.dictionaries(names, inner, min_
 @given(st.dictionaries(names, trees, min_size=1, max_size=3))
 def test_each_name_can_be_written_in_a_reference_and_finds_its_value(tree: dict[str, Any]) -> None:
     document = Document(tree)
-    found = []
     for name in document.names():
         reference = SecretReference.parse(f"file:pos.json#{Fields(None, name)}")
+        trouble = ""
         try:
-            found.append(interpret(document, reference, "pos").credentials.client_secret)
-        except (MalformedSecret, ConfigurationError) as error:
-            # The value itself, or another client_id or binding beside it, may be unfit; the name always fits.
-            assert "has no field" not in str(error)  # noqa: PT017
-    assert len(found) <= len(document.names())
+            interpret(document, reference, "pos")
+        except SecretSourceError as error:  # the value may be unfit, or a client_id beside it; the name fits
+            trouble = str(error)
+        assert "has no field" not in trouble
 
 
 # --- what a document means

@@ -110,7 +110,7 @@ def test_the_plug_in_is_found_by_its_name_once_installed(site: Site, tmp_path: P
 
 def test_the_plug_in_passes_the_contract_of_backends(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLES / "plugin/src")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "plugin/tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "plugin/tests")]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout[-3000:]
 

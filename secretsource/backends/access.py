@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from ..errors import ConfigurationError
@@ -295,6 +296,7 @@ def _in(gid: int) -> bool:
     return gid == os.getegid() or gid in os.getgroups()
 
 
+@cache
 def _overflow_uid() -> int | None:
     """The uid that stands for all those without one in this user namespace; None in the first, where it is a user."""
     try:

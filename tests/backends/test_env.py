@@ -13,11 +13,10 @@ from secretsource import (
     SecretNotFound,
     SecretReference,
 )
-from secretsource.backends import Backend, Writable
+from secretsource.backends import Writable
 from secretsource.backends.env import EnvBackend
 from secretsource.credentials import Document, interpret
 from secretsource.errors import SecretSourceError
-from secretsource.testing import BackendContract
 
 from .layouts import CANARY, revealed, shows, write
 
@@ -163,21 +162,3 @@ def test_a_secret_where_a_path_belongs_is_not_repeated() -> None:
 @pytest.mark.parametrize("reference", ["env://A/B", "env://POS#/pointer", "env:#id=A%3DB,secret=C"])
 def test_what_no_variable_can_be_called_is_an_error(reference: str) -> None:
     refused(ConfigurationError, reference, {})
-
-
-class TestContract(BackendContract):
-    changes = False
-
-    @pytest.fixture(autouse=True)
-    def _environ(self) -> None:
-        self.environ: dict[str, str] = {}
-
-    def backend(self) -> Backend:
-        return EnvBackend(self.environ)
-
-    def store(self, fields: Mapping[str, str]) -> str:
-        self.environ |= {f"POS_{name.upper()}": value for name, value in fields.items()}
-        return "env://POS"
-
-    def missing_reference(self) -> str:
-        return "env://NOTHING"

@@ -29,7 +29,6 @@ from secretsource.backends.file import FileBackend
 from secretsource.backends.formats import Origin
 from secretsource.credentials import Document, interpret
 from secretsource.secret import Secret
-from secretsource.testing import BackendContract
 
 from .layouts import (
     CANARY,
@@ -986,27 +985,3 @@ def test_no_descriptor_stays_open(folder: Path) -> None:
 def test_an_origin_is_called_by_its_reference_or_by_what_says_more() -> None:
     assert str(Origin(SecretReference.parse("file:a"))) == "file:a"
     assert str(Origin(SecretReference.parse("file:a"), "the token file")) == "the token file"
-
-
-class TestContract(BackendContract):
-    @pytest.fixture(autouse=True)
-    def _folder(self, folder: Path) -> None:
-        self.folder = folder
-
-    def backend(self) -> FileBackend:
-        return FileBackend()
-
-    def store(self, fields: Mapping[str, str]) -> str:
-        return str(reference(write(self.folder / "pos.json", json.dumps(dict(fields)))))
-
-    def change(self, reference: str, fields: Mapping[str, str]) -> None:
-        self.store(fields)
-
-    def missing_reference(self) -> str:
-        return str(reference(self.folder / "nothing.json"))
-
-    def broken_references(self) -> list[tuple[str, type[BackendError]]]:
-        return [
-            (str(reference(write(self.folder / "open.json", mode=0o644))), AccessDenied),
-            (str(reference(write(self.folder / "half.json", '{"client_'))), MalformedSecret),
-        ]

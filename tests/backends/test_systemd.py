@@ -19,9 +19,8 @@ from secretsource import (
 from secretsource.backends import Writable
 from secretsource.backends.systemd import SystemdBackend
 from secretsource.credentials import Document, interpret
-from secretsource.testing import BackendContract
 
-from .layouts import CANARY, NOBODY_ELSE, as_root, as_user, needs_setfacl, revealed, shows, systemd, write
+from .layouts import CANARY, NOBODY_ELSE, as_root, as_user, needs_setfacl, revealed, shows, systemd
 
 TOML = f'client = "pos"\nkey = "{CANARY}"\n'
 
@@ -122,21 +121,3 @@ def test_a_unit_whose_user_owns_the_credentials_reads_them(folder: Path) -> None
     for path in (unit, unit / "secret"):
         os.chown(path, NOBODY_ELSE, NOBODY_ELSE)
     assert as_user("systemd:secret", environ={"CREDENTIALS_DIRECTORY": str(unit)}) == {"": CANARY}
-
-
-class TestContract(BackendContract):
-    changes = False
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, folder: Path) -> None:
-        self.folder = folder
-
-    def backend(self) -> SystemdBackend:
-        return SystemdBackend({"CREDENTIALS_DIRECTORY": str(self.folder)})
-
-    def store(self, fields: Mapping[str, str]) -> str:
-        write(self.folder / "pos.env", "".join(f"{name}={value}\n" for name, value in fields.items()))
-        return "systemd:pos.env"
-
-    def missing_reference(self) -> str:
-        return "systemd:nothing"

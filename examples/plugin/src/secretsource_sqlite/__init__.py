@@ -19,20 +19,19 @@ class SqliteBackend:
     ttl = 0.0
 
     def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
-        place = {"reference": str(reference), "store": reference.store}
+        name = str(reference)
         failure = row = None
         try:
-            with closing(
-                sqlite3.connect(f"file:{reference.option('database')}?mode=ro", timeout, uri=True)
-            ) as database:
+            file = f"file:{reference.option('database')}?mode=ro"
+            with closing(sqlite3.connect(file, timeout, uri=True)) as database:
                 query = f"SELECT version, {', '.join(COLUMNS)} FROM credentials WHERE name = ?"
                 row = database.execute(query, [reference.path]).fetchone()
         except sqlite3.Error as error:
             failure = error.sqlite_errorname  # its text may hold what was read
         if failure is not None:
-            raise BackendUnavailable(f"{reference} cannot be read: {failure}", hint="Is database= right?", **place)
+            raise BackendUnavailable(f"{name} cannot be read: {failure}", reference=name, hint="Is database= right?")
         if row is None:
-            raise SecretNotFound(f"there is no row for {reference}", hint="Add it to the table credentials", **place)
+            raise SecretNotFound(f"no row for {name}", reference=name, hint="Add it to the table credentials")
         version, *texts = row
         fields = {name: text for name, text in zip(COLUMNS, texts, strict=True) if text}
         return Document(fields, version=str(version))
