@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
@@ -212,11 +212,12 @@ def check_url(url: str, name: str, plain_http: Iterable[str] = ()) -> str:
     scheme, host, port, path_on = parts
     if "#" in path_on or (name == "issuer" and "?" in path_on):
         raise ConfigurationError(
-            f"{name} has a '#' or '?' in it, after {_shown(url)}", hint="RFC 6749 section 3.2, RFC 8414 section 2"
+            f"{name} has a '#' or '?' in it, after {without_query(url)}",
+            hint="RFC 6749 section 3.2, RFC 8414 section 2",
         )
     if scheme == "http" and not is_loopback(host) and f"{host}:{port}" not in _with_ports(plain_http):
         raise ConfigurationError(
-            f"{name} is plain http, which would show the secret and the token to the network: {_shown(url)}",
+            f"{name} is plain http, which would show the secret and the token to the network: {without_query(url)}",
             hint=f"Write https://, or, knowing that, plain_http=({f'{host}:{port}'!r},)",
         )
     return url
@@ -251,7 +252,7 @@ def _for_message(url: object) -> str:
     return f"{len(url)} characters, not repeated here" if isinstance(url, str) else type(url).__name__
 
 
-def _shown(url: str) -> str:
+def without_query(url: str) -> str:
     """The URL without what follows '?' or '#': a secret has no place there, and yet some are written there."""
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
@@ -295,18 +296,35 @@ def check_binding(binding: Binding, reference: str, *, issuer: str | None, token
 class Outgoing(Masked):
     """A request that is ready to go. Its headers and body hold the secret; only the transport opens it."""
 
-    __slots__ = ("_open", "method", "special", "url")
+    __slots__ = ("_open", "echoed", "method", "special", "url")
 
     method: str
     url: str
     special: bool
+    echoed: Callable[[str], bool]
     _open: Any
 
     def __init__(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, *, special: bool = False
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        special: bool = False,
+        echoed: Callable[[str], bool] = lambda text: False,
     ) -> None:
-        """`special`: ID or secret have characters that issuers decode differently (RFC 6749 section 2.3.1)."""
-        for name, value in (("method", method), ("url", url), ("special", special), ("_open", lambda: (headers, body))):
+        """`special`: ID or secret have characters that issuers decode differently (RFC 6749 section 2.3.1).
+
+        `echoed`: whether the secret is in a text that came back.
+        """
+        for name, value in (
+            ("method", method),
+            ("url", url),
+            ("special", special),
+            ("echoed", echoed),
+            ("_open", lambda: (headers, body)),
+        ):
             object.__setattr__(self, name, value)
 
     def open(self) -> tuple[Mapping[str, str], bytes | None]:
@@ -349,7 +367,7 @@ def _with_secret_in_body(url: str, form: list[tuple[str, str]], credentials: Cli
         body = _form([*form, ("client_id", credentials.client_id), ("client_secret", secret)])
     except UnicodeEncodeError:  # it holds the text
         return None
-    return Outgoing("POST", url, _FORM_HEADERS, body)
+    return Outgoing("POST", url, _FORM_HEADERS, body, echoed=lambda text: secret in text)
 
 
 def _with_secret_in_header(
@@ -367,8 +385,11 @@ def _with_secret_in_header(
             pair = f"{client_id}:{secret}".encode("latin-1" if encoding == "raw-latin1" else "utf-8")
     except UnicodeEncodeError:
         return None
-    headers = {**_FORM_HEADERS, "Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-    return Outgoing("POST", url, headers, _form(form), special=special)
+    basic = base64.b64encode(pair).decode()
+    headers = {**_FORM_HEADERS, "Authorization": f"Basic {basic}"}
+    return Outgoing(
+        "POST", url, headers, _form(form), special=special, echoed=lambda text: secret in text or basic in text
+    )
 
 
 def _form(pairs: Iterable[tuple[str, str]]) -> bytes:
@@ -381,14 +402,22 @@ def _form(pairs: Iterable[tuple[str, str]]) -> bytes:
 class Answer(Masked):
     """What came back. Its body may hold a token, or a secret that the server echoes."""
 
-    __slots__ = ("_body", "headers", "status")
+    __slots__ = ("_body", "echoed", "headers", "status")
 
     status: int
     headers: Mapping[str, str]
+    echoed: Callable[[str], bool]
     _body: Any
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        for name, value in (("status", status), ("headers", headers), ("_body", lambda: body)):
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        echoed: Callable[[str], bool] = lambda text: False,
+    ) -> None:
+        """`headers` with names in lower case; `echoed` is that of the request."""
+        for name, value in (("status", status), ("headers", headers), ("echoed", echoed), ("_body", lambda: body)):
             object.__setattr__(self, name, value)
 
     def body(self) -> bytes:
@@ -619,7 +648,7 @@ def _vendor_code(members: Mapping[str, Any]) -> str | None:
 
 def _request_id(answer: Answer) -> str | None:
     values = (answer.headers.get(name, "") for name in _REQUEST_ID_HEADERS)
-    return next((value for value in values if _REQUEST_ID.fullmatch(value)), None)
+    return next((value for value in values if _REQUEST_ID.fullmatch(value) and not answer.echoed(value)), None)
 
 
 def _retry_after(value: str | None, wall: float) -> float | None:

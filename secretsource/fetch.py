@@ -77,8 +77,8 @@ class Fetcher:
         self._circuit.hurry()
         self._credentials.reload()
 
-    def admit(self, flight: Flight[Any], *, fresh: bool = False, early: bool = False) -> Admitted | SecretSourceError:
-        """Read the credentials if due, and pass the circuit; its error while it is open and it is nobody's turn.
+    def admit(self, flight: Flight[Any], *, fresh: bool = False, early: bool = False) -> Admitted | None:
+        """Read the credentials if due, and pass the circuit; None while it is open and it is nobody's turn.
 
         `fresh` reads past every cache. `early` may pass once in 5 s all the same. Raises what the store raises.
         """
@@ -95,7 +95,7 @@ class Fetcher:
             return Admitted(reading, None)
         turn = self._circuit.turn(early=early)
         if turn is None:
-            return self._circuit.error() or Admitted(reading, None)
+            return None
         candidates = self._candidates.of(reading)
         return Admitted(reading, candidates[turn % len(candidates)])
 
@@ -172,9 +172,8 @@ class _Round:
 
     def _recover(self, before: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
         fetcher, deadline = self._fetcher, self._flight.deadline
-        open_already = fetcher._circuit.error() if fetcher._circuit.open_for(before.values) else None
-        if open_already is not None:
-            raise open_already  # an earlier recovery has found out meanwhile
+        if fetcher._circuit.open_for(before.values):
+            raise fetcher._circuit.error()  # an earlier recovery has found out meanwhile
         rejected = {first.value}
         if refusal.kind == "rejected":
             self._rejected(first, refusal)

@@ -257,7 +257,15 @@ class CredentialsSource:
                 store=self._reference.store,
                 hint="This is a bug of that backend",
             )
-        return interpret(document, self._reference, self._client_id), document.valid_for
+        lease = document.valid_for
+        if lease is not None and (isinstance(lease, bool) or not isinstance(lease, (int, float)) or lease != lease):
+            raise MalformedSecret(
+                f"the backend of {self.name} gave a valid_for that is no number of seconds",
+                reference=self.name,
+                store=self._reference.store,
+                hint="This is a bug of that backend",
+            )
+        return interpret(document, self._reference, self._client_id), lease
 
     def _due(self, began: float, valid_for: float | None) -> float:
         spread = random.uniform(1 - _TTL_SPREAD, 1 + _TTL_SPREAD)

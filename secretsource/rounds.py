@@ -100,7 +100,6 @@ def worth_another_pass(reading: Reading, now: float) -> bool:
 
 
 class _Open(NamedTuple):
-    error: SecretSourceError
     values: bytes
     next_try: float
     delay: float
@@ -117,34 +116,33 @@ class Circuit:
         self._clock = clock
         self._longest = _LONGEST_DELAY_WITH_LOCKOUT if lockout else _LONGEST_DELAY
         self._state: _Open | None = None
+        self._last_error: SecretSourceError | None = None
         self._early = Budget(1, 5.0, clock)
 
     @property
     def next_try(self) -> float | None:
         """Seconds until an attempt is let through; None while it is closed."""
-        return None if self._state is None else max(0.0, self._state.next_try - self._clock.monotonic())
+        state = self._state
+        return None if state is None else max(0.0, state.next_try - self._clock.monotonic())
 
     def open_for(self, values: bytes) -> bool:
         """Whether it is open, and these values are those that were rejected."""
-        return self._state is not None and self._state.values == values
-
-    def error(self) -> SecretSourceError | None:
-        """What is raised while it is open, with the time of the next attempt; None if it has been closed meanwhile."""
         state = self._state
-        if state is None:
-            return None
-        error = state.error.again()
-        error.retry_after = max(0.0, state.next_try - self._clock.monotonic())
+        return state is not None and state.values == values
+
+    def error(self) -> SecretSourceError:
+        """What is raised while it is open, with the time of the next attempt."""
+        assert self._last_error is not None
+        error = self._last_error.again()
+        error.retry_after = self.next_try or 0.0  # it may have been closed a moment ago
         return error
 
     def trip(self, error: SecretSourceError, values: bytes) -> float:
         """Open it, or let it stay open with this newer error; seconds to the next attempt."""
-        state = self._state
-        if state is not None and state.values == values:
-            self._state = state._replace(error=error)
-        else:
+        self._last_error = error
+        if not self.open_for(values):
             delay = _FIRST_DELAY * random.uniform(0.8, 1.2)
-            self._state = _Open(error, values, self._clock.monotonic() + delay, delay, 0)
+            self._state = _Open(values, self._clock.monotonic() + delay, delay, 0)
         return self.next_try or 0.0
 
     def close(self) -> bool:
@@ -154,8 +152,9 @@ class Circuit:
 
     def hurry(self) -> None:
         """Let an attempt through now, at most once in 5 s."""
-        if self._state is not None and self._early.take():
-            self._state = self._state._replace(next_try=self._clock.monotonic())
+        state = self._state
+        if state is not None and self._early.take():
+            self._state = state._replace(next_try=self._clock.monotonic())
 
     def turn(self, *, early: bool) -> int | None:
         """The number of the attempt that may be made now, or None. It is claimed by being asked for."""

@@ -36,7 +36,7 @@ from .events import (
     TokenFetched,
     TokenRefused,
 )
-from .fetch import Admitted, Fetcher
+from .fetch import Fetcher
 from .flight import Flight, Flights, PerProcess, event_loop_running, ticket
 from .reference import SecretReference
 from .resolve import CredentialsSource, Reading, credentials_source
@@ -408,12 +408,12 @@ class TokenSource:
         asked, failure = True, None
         try:
             admitted = self._fetcher.admit(flight, early=call.after > 0)
-            if isinstance(admitted, Admitted):
+            if admitted is not None:
                 granted = self._fetcher.fetch(
                     call.identity, flight, admitted, patient=not alive, notice=self._notice_client
                 )
                 return self._granted(call, granted, began, flight.events)
-            asked, failure = False, admitted
+            asked, failure = False, self._fetcher.circuit.error()
         except SecretSourceError as error:
             failure = error.again()
         event = self._after_failure(call, failure)
@@ -543,8 +543,8 @@ class TokenSource:
 
     def _verified(self, flight: Flight[Token]) -> Token:
         admitted = self._fetcher.admit(flight, fresh=True, early=True)
-        if isinstance(admitted, SecretSourceError):
-            raise admitted
+        if admitted is None:
+            raise self._fetcher.circuit.error()
         return self._fetcher.fetch(self._identity, flight, admitted, patient=True).token
 
     def status(self) -> Status:

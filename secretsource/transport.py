@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from .clock import Deadline
-from .endpoint import Answer, Outgoing, is_loopback
+from .endpoint import Answer, Outgoing, is_loopback, without_query
 from .errors import ConfigurationError, DeadlineExceeded, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
 from .secret import Secret
 
@@ -45,30 +45,35 @@ class Transport:
 
     def __init__(self, *, ca_file: str | os.PathLike[str] | None = None, proxy: str | None = None) -> None:
         self._ca_file = None if ca_file is None else os.fspath(ca_file)
+        if proxy is not None and not isinstance(proxy, str):
+            raise _no_proxy("proxy=")
         self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
+        if self._proxy is not None and proxy != "env" and not _is_proxy(self._proxy):
+            raise _no_proxy("proxy=")
         self._context: ssl.SSLContext | None = None
 
     def send(self, outgoing: Outgoing, deadline: Deadline, *, phase: str) -> Answer:
         """The answer, whatever its status. Raises IssuerUnavailable, InvalidTokenResponse, DeadlineExceeded."""
         failure: SecretSourceError
-        context = self._tls() if outgoing.url.startswith("https:") else None
-        proxy = self._proxy_for(outgoing.url)
+        url = without_query(outgoing.url)
+        proxy = self._proxy_for(url)
+        context = self._tls() if proxy is not None or urlsplit(url).scheme == "https" else None
         with _Watchdog(deadline) as watchdog:
             try:
                 with _client(context, proxy) as client:
                     request = _request(client, outgoing, deadline.left(), watchdog.trace)
                     response = client.send(request, stream=True)
                     try:
-                        return _answer(response, outgoing.url)
+                        return _answer(response, outgoing)
                     finally:
                         response.close()
             except InvalidTokenResponse as error:
                 failure = error.again()
             except Exception as error:
-                failure = _classified(error, outgoing.url, proxied=proxy is not None)
+                failure = _classified(error, url if proxy is None else f"{url} through the proxy")
         if deadline.over():
             failure = DeadlineExceeded(
-                f"{phase}: no whole answer from {outgoing.url} within {deadline.seconds:g} s", phase=phase
+                f"{phase}: no whole answer from {url} within {deadline.seconds:g} s", phase=phase
             )
         raise failure
 
@@ -85,7 +90,12 @@ class Transport:
         host = urlsplit(url).hostname or ""
         if self._proxy is None or is_loopback(host):
             return None
-        return _proxy_from_environment(url, host) if self._proxy.reveal() == "env" else self._proxy
+        if self._proxy != Secret("env"):
+            return self._proxy
+        proxy = _proxy_from_environment(url, host)
+        if proxy is not None and not _is_proxy(proxy):
+            raise _no_proxy("what the environment names for this URL")
+        return proxy
 
 
 class _Watchdog:
@@ -127,7 +137,7 @@ def _client(context: ssl.SSLContext | None, proxy: Secret | None) -> httpx.Clien
     transport = httpx.HTTPTransport(
         verify=context if context is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         trust_env=False,
-        proxy=None if proxy is None else httpx.Proxy(proxy.reveal()),
+        proxy=None if proxy is None else httpx.Proxy(proxy.reveal(), ssl_context=context),
         limits=httpx.Limits(max_keepalive_connections=0),
     )
     return httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
@@ -145,7 +155,8 @@ def _request(client: httpx.Client, outgoing: Outgoing, seconds: float, trace: ob
     )
 
 
-def _answer(response: httpx.Response, url: str) -> Answer:
+def _answer(response: httpx.Response, outgoing: Outgoing) -> Answer:
+    url = without_query(outgoing.url)
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise InvalidTokenResponse(
@@ -161,10 +172,11 @@ def _answer(response: httpx.Response, url: str) -> Answer:
                 f"{url} answered {response.status_code} with more than {_LARGEST_ANSWER} bytes",
                 status=response.status_code,
             )
-    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, bytes(body))
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, bytes(body), outgoing.echoed)
 
 
-def _classified(error: Exception, url: str, *, proxied: bool) -> SecretSourceError:
+def _classified(error: Exception, url: str) -> SecretSourceError:
     """Ours for an error of httpx: its type and the operating system's or OpenSSL's reason, never its text."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -175,23 +187,21 @@ def _classified(error: Exception, url: str, *, proxied: bool) -> SecretSourceErr
                 hint="Correct the host name, the certificate, or ca_file=; verification cannot be switched off",
             )
         if isinstance(cause, ssl.SSLError):
-            return _handshake_fault(cause, url)
+            return _tls_fault(cause, url)
         if isinstance(cause, socket.gaierror):
             return IssuerUnavailable(f"{url} cannot be reached: its host name is not found")
         if isinstance(cause, OSError) and cause.errno is not None:
             return IssuerUnavailable(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}")
-    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):  # the last: no host name
         return ConfigurationError(f"{url} cannot be requested ({type(error).__name__})")
     if isinstance(error, httpx.ProxyError):
-        return IssuerUnavailable(f"{url} cannot be reached through the proxy", hint="Ask who runs the proxy")
+        return IssuerUnavailable(f"{url} cannot be reached: it refuses", hint="Ask who runs the proxy")
     if isinstance(error, httpx.RemoteProtocolError):
         return IssuerUnavailable(f"{url} broke its answer off, or speaks no HTTP")
-    return IssuerUnavailable(
-        f"{url} cannot be reached{' through the proxy' if proxied else ''} ({type(error).__name__})"
-    )
+    return IssuerUnavailable(f"{url} cannot be reached ({type(error).__name__})")
 
 
-def _handshake_fault(error: ssl.SSLError, url: str) -> IssuerUnavailable:
+def _tls_fault(error: ssl.SSLError, url: str) -> IssuerUnavailable:
     reason = error.reason or "no reason given"
     if reason == "WRONG_VERSION_NUMBER":
         return IssuerUnavailable(f"{url} speaks no TLS on this port", retryable=False, hint="Is the port right?")
@@ -199,7 +209,7 @@ def _handshake_fault(error: ssl.SSLError, url: str) -> IssuerUnavailable:
         return IssuerUnavailable(
             f"{url} speaks only a version of TLS that is no longer safe", retryable=False, hint="It needs TLS 1.2"
         )
-    return IssuerUnavailable(f"{url} broke the TLS handshake off ({reason})")
+    return IssuerUnavailable(f"{url} broke the TLS connection off ({reason})")
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -221,7 +231,7 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     failure = None
     try:
         context.load_verify_locations(ca_file)
-    except OSError as error:  # SSLError is one
+    except (OSError, ValueError) as error:  # SSLError is an OSError; a NUL in the name
         failure = type(error).__name__
     if failure is not None:
         raise ConfigurationError(
@@ -262,4 +272,21 @@ def _proxy_from_environment(url: str, host: str) -> Secret | None:
 
     proxies = request.getproxies_environment()
     found = proxies.get(urlsplit(url).scheme) or proxies.get("all")
-    return Secret(found) if found and not request.proxy_bypass(host) else None
+    if not found or request.proxy_bypass(host):
+        return None
+    return Secret(found if "://" in found else f"http://{found}")  # as others read it
+
+
+def _is_proxy(proxy: Secret) -> bool:
+    try:
+        parts = urlsplit(proxy.reveal())
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text holds the URL
+        return False
+
+
+def _no_proxy(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{what} is not the URL of a proxy",
+        hint="Write http://HOST:PORT, with USER:PASSWORD@ before HOST where it asks for them, or proxy='env'",
+    )

@@ -143,6 +143,9 @@ class Access:
             return f"Run setfacl -b {_quoted(path)}"
         if self.level == "mounted":
             return f"Run chmod go-wx {_quoted(path)}"
+        if os.geteuid() == 0 and who.kind == "group":  # a service may read it by that group: do not take that away
+            group = _group_name(who.id)
+            return f"Read it as that group does (sudo -g {group} …), or run chmod 600 {_quoted(path)}"
         if status.st_uid == os.geteuid():
             return f"Run chmod 600 {_quoted(path)}"
         return f"Run chown {_us()} {_quoted(path)} and chmod 600 {_quoted(path)}"

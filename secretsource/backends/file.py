@@ -1,6 +1,6 @@
 """Credentials in access-controlled files: one document, one text, or a directory with one file a field.
 
-A file is read anew for each token request; that costs microseconds, and a changed secret is seen at once.
+A file is read anew for each token request; that costs a fraction of a millisecond, and a change is seen at once.
 """
 
 from __future__ import annotations

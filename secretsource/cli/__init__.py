@@ -1,7 +1,8 @@
 """The command line: secretsource token | check | put | backends | demo.
 
-Rules: a token goes to standard output alone, all else to standard error. No option takes a secret, and nothing that
-was typed is repeated in an error, since it may be one. Each failure says what to do.
+Rules: a token goes to standard output alone, all else to standard error. No option takes a secret. What was typed may
+be one all the same, so a refusal of the arguments repeats nothing of it; later errors name the reference, the client
+and the URL, once they are known to be such. Each failure says what to do.
 
 Exit codes: 0 done, 2 usage or ConfigurationError, 3 BackendError, 4 TokenError, 5 unavailable or out of time,
 130 interrupted, 1 anything else.
@@ -10,10 +11,13 @@ Exit codes: 0 done, 2 usage or ConfigurationError, 3 BackendError, 4 TokenError,
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -27,6 +31,7 @@ from ..errors import (
     SecretSourceError,
     TokenError,
 )
+from .screen import printable
 
 __all__ = ["exit_code", "main"]
 
@@ -46,15 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parsed(given)
         if options.verbose:
             logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # not at exit, where a failure would come too late for the exit code
+        return code
     except SecretSourceError as error:
-        print(f"secretsource: {error}", file=sys.stderr)
+        print(f"secretsource: {printable(str(error))}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
         print("secretsource: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # who read us has gone; there is nobody to tell
+    except OSError as error:  # of our own output; all else is classified where it arises
+        if not isinstance(error, BrokenPipeError):  # who read us has gone; there is nobody to tell
+            print(f"secretsource: writing failed: {os.strerror(error.errno or 0)}", file=sys.stderr)
+        _leave_output()
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
@@ -73,6 +83,12 @@ def exit_code(error: SecretSourceError) -> int:
     return 1
 
 
+def _leave_output() -> None:
+    """Let the interpreter flush into nothing when it ends: what is left in the buffer would fail once more."""
+    with suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser that repeats nothing of what was typed."""
 
@@ -80,43 +96,43 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        known = {*_VERBS, *(name for action in self._actions for name in action.option_strings)}
-        choices = message.rpartition("(choose from")
-        if choices[1]:
-            message = re.sub(r"'[^']*'", "'…'", choices[0]) + "".join(choices[1:])
-        else:
-            message = re.sub(r"'([^']*)'", lambda quoted: quoted[0] if quoted[1] in known else "'…'", message)
         self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}", file=sys.stderr)
+        # argparse writes what was typed in quotes, after what it has to say; the usage shows what may be chosen.
+        said = re.split("['\"]", message, maxsplit=1)[0].rstrip(" :")
+        print(f"{self.prog}: {said}", file=sys.stderr)
         raise SystemExit(2)
+
+    def names(self) -> list[str]:
+        """The long options it takes."""
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
 
 
 def _parsed(given: list[str]) -> argparse.Namespace:
     parser = _Parser(prog="secretsource", description="A valid OAuth 2.0 access token, without a secret in your code.")
     parser.add_argument("--version", action="version", version=f"secretsource {__version__}")
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(title="commands", required=True, parser_class=_Parser)
     asked = next((word for word in given if word in _VERBS), None)
+    command = parser
     for verb, summary in _VERBS.items():
-        command = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        command.add_argument("-v", "--verbose", action="store_true", help="log what happens to standard error")
+        added = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        added.add_argument("-v", "--verbose", action="store_true", help="log what happens to standard error")
         if verb == asked:  # only its module is loaded
+            command = added
             import_module(f"{__name__}.{verb}").add_to(command)
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        _refuse(unknown, parser)
+        command.error(_about(unknown, command.names()))
     return options
 
 
-def _refuse(unknown: list[str], parser: argparse.ArgumentParser) -> NoReturn:
-    names = [word.partition("=")[0] for word in unknown if re.match(r"--[a-z][a-z-]{0,30}(=|$)", word)]
-    if any("secret" in name or "password" in name or "token" in name for name in names):
-        print(
-            "secretsource: no option takes a secret, since everybody on this machine could read it. "
-            "Keep it in a store (secretsource put asks for it), and give --credentials where it is",
-            file=sys.stderr,
+def _about(unknown: Iterable[str], known: list[str]) -> str:
+    """What to say about words that no command takes."""
+    names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+    if any("secret" in name or "password" in name or name.endswith("token") for name in names):
+        return (
+            "no option takes a secret, since everybody on this machine could read it. "
+            "Keep it in a store (secretsource put asks for it), and give --credentials where it is"
         )
-        raise SystemExit(2)
-    others = len(unknown) - len(names)
-    parts = [f"unknown: {', '.join(names)}"] if names else []
-    parts += [f"{others} more than this command takes (not repeated here)"] if others else []
-    parser.error("; ".join(parts))
+    near = [match for name in names for match in difflib.get_close_matches(name[:40], known, n=1, cutoff=0.7)]
+    meant = f". Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
+    return f"it was given more than it takes, which is not repeated here{meant}"

@@ -242,7 +242,7 @@ def _report(screen: Screen, figures: dict[str, Any]) -> None:
     outage = figures["outage"]
     versions = figures["secret_versions"]
     screen.table(
-        f"\nWhat happened in {figures['seconds']} s",
+        f"What happened in {figures['seconds']} s",
         [
             ("calls of the API", str(figures["calls"])),
             ("failed calls", str(figures["failed_calls"])),
