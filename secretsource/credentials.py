@@ -81,7 +81,7 @@ def _wrapped(value: Any) -> Any:
         return {str(name): _wrapped(inner) for name, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return {str(index): _wrapped(inner) for index, inner in enumerate(value)}
-    return _NotText(type(value).__name__)
+    return _NotText({"bool": "truth value", "int": "number", "float": "number"}.get(type(value).__name__, "value"))
 
 
 def _names(tree: _Tree, above: str) -> Iterator[str]:
@@ -169,7 +169,11 @@ class _Reading:
         secret = self._text(home, name, fields.secret)
         found = self._client_id_beside(home, fields)
         credentials = ClientCredentials(self._agreed(found), secret, version=document.version)
-        binding = Binding(*(self._optional(home, key) for key in ("issuer", "token_url", "environment")))
+        # Beside the secret, else at the top: a guard that stands a level too high is meant all the same.
+        top = self._document.fields
+        binding = Binding(
+            *(self._optional(home, key) or self._optional(top, key) for key in ("issuer", "token_url", "environment"))
+        )
         return Meaning(self._with_others(credentials, home, name), binding)
 
     def _whole_text(self, text: Secret) -> Meaning:

@@ -18,13 +18,14 @@ from .endpoint import (
     read_metadata,
     well_known_urls,
 )
-from .errors import ConfigurationError, IssuerUnavailable, SecretSourceError, TokenError
+from .errors import ConfigurationError, IssuerUnavailable, SecretSourceError
 from .transport import Transport
 
 __all__ = ["Discovery", "Target", "pause"]
 
 WAITS_BETWEEN_ATTEMPTS = (0.2, 0.8)
 _KEPT_FOR = 86400.0
+_KEPT_ON_FOR = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,14 @@ class Discovery:
             self._known = self._known[0], 0.0
 
     def metadata(self, deadline: Deadline, *, patient: bool) -> Metadata:
-        """Raises TokenError, ConfigurationError, DeadlineExceeded; not while older metadata is known."""
+        """Raises TokenError, DeadlineExceeded (neither while older metadata is known), ConfigurationError."""
         target, known = self._target, self._known
         if target.token_url is not None:
             return Metadata(target.token_url, target.auth_method or "client_secret_basic")
         if known is not None and self._clock.monotonic() < known[1]:
             return known[0]
+        if known is not None:  # half of the time is left for the token request, which needs no new metadata
+            deadline, patient = Deadline(deadline.left() / 2, self._clock), False
         failure: SecretSourceError
         try:
             metadata = self._discover(target.issuer or "", deadline, patient)
@@ -101,8 +104,9 @@ class Discovery:
             return metadata
         except SecretSourceError as error:
             failure = error.again()
-        if known is None or not isinstance(failure, TokenError):
+        if known is None or isinstance(failure, ConfigurationError):
             raise failure
+        self._known = known[0], self._clock.monotonic() + _KEPT_ON_FOR
         return known[0]
 
     def _discover(self, issuer: str, deadline: Deadline, patient: bool) -> Metadata:

@@ -73,6 +73,7 @@ _ERROR_CODES = {"invalid_request", "invalid_client", "invalid_grant", "unauthori
 _VENDOR_CODE = re.compile(r"\b(ID[0-9]{4}|AADSTS[0-9]{5,7}|E[0-9]{7})\b")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-ms-request-id", "x-okta-request-id", "x-correlation-id", "request-id")
+_LONGEST_URL = 1000
 _LONGEST_RETRY_AFTER = 300.0
 _LONGEST_LIFETIME = 10 * 365 * 86400.0
 
@@ -700,7 +701,7 @@ def read_metadata(
         raise InvalidTokenResponse(f"the metadata of {issuer} {fault}", issuer=issuer, status=answer.status)
     _check_issuer(members.get("issuer"), issuer)
     url = members.get("token_endpoint")
-    if not isinstance(url, str) or _split(url) is None:
+    if not isinstance(url, str) or _split(url) is None or len(url) > _LONGEST_URL:
         raise InvalidTokenResponse(
             f"the metadata of {issuer} names no token endpoint",
             issuer=issuer,
@@ -713,7 +714,7 @@ def read_metadata(
 def _check_issuer(found: object, issuer: str) -> None:
     if isinstance(found, str) and same_issuer(found, issuer):
         return
-    shown = found if isinstance(found, str) and _split(found) is not None and len(found) < 500 else None
+    shown = found if isinstance(found, str) and _split(found) is not None and len(found) <= _LONGEST_URL else None
     slash = shown is not None and shown.removesuffix("/") == issuer.removesuffix("/")
     raise ConfigurationError(
         f"the metadata at {issuer} is that of another issuer: {shown or 'none is named'}",
@@ -724,7 +725,7 @@ def _check_issuer(found: object, issuer: str) -> None:
 
 
 def _check_endpoint(url: str, issuer: str, profile: IssuerProfile, plain_http: Iterable[str]) -> None:
-    if issuer.startswith("https:") and not url.startswith("https:"):
+    if urlsplit(issuer).scheme == "https" and urlsplit(url).scheme == "http":
         raise ConfigurationError(
             f"the metadata of {issuer} names a token endpoint of plain http: {url}",
             hint="The server does not know that it is behind TLS: have its proxy pass X-Forwarded-Proto on",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -18,6 +19,7 @@ __all__ = [
     "Event",
     "CredentialsChanged",
     "CredentialsStale",
+    "CredentialsRecovered",
     "CredentialsDropped",
     "CandidateUsed",
     "CandidateRejected",
@@ -30,7 +32,6 @@ __all__ = [
     "TokenRefused",
     "OriginLeft",
     "PlainHttpAllowed",
-    "UncheckedFileRead",
     "Hook",
     "Emitter",
     "LOGGER",
@@ -64,6 +65,11 @@ class CredentialsStale(Event):
     error: str
     age: float
     left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRecovered(Event):
+    """The store gives usable credentials again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +165,12 @@ class PlainHttpAllowed(Event):
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class UncheckedFileRead(Event):
-    """A secret file was read at level `unchecked`: nobody looked at who may read or change it."""
-
-    path: str
-
-
 Hook = Callable[[Event], object]
 
 _LEVELS: dict[type[Event], int] = {
     CredentialsChanged: logging.INFO,
     CredentialsStale: logging.WARNING,
+    CredentialsRecovered: logging.INFO,
     CredentialsDropped: logging.WARNING,
     CandidateUsed: logging.INFO,
     CandidateRejected: logging.INFO,
@@ -183,12 +183,11 @@ _LEVELS: dict[type[Event], int] = {
     TokenRefused: logging.INFO,
     OriginLeft: logging.WARNING,
     PlainHttpAllowed: logging.WARNING,
-    UncheckedFileRead: logging.WARNING,
 }
 # Ends the silence after a warning of that kind: the next one is a change of state.
 _ENDED_BY: dict[type[Event], type[Event]] = {
     TokenFetched: RefreshFailed,
-    CredentialsChanged: CredentialsStale,
+    CredentialsRecovered: CredentialsStale,
     CircuitClosed: CircuitOpened,
 }
 _REPEAT_AFTER = 60.0
@@ -205,7 +204,7 @@ class Emitter:
         else:
             self._hooks = tuple(hooks)
         self._clock = clock
-        self._warned: dict[tuple[type[Event], str], tuple[str | None, float]] = {}
+        self._warned: dict[tuple[type[Event], str, str], tuple[str | None, float]] = {}
 
     def emit(self, events: Iterable[Event]) -> None:
         """Deliver in order, in an empty context: nothing that a caller's context variables hold reaches a hook."""
@@ -213,30 +212,32 @@ class Emitter:
             Context().run(self._deliver, event)
 
     def _deliver(self, event: Event) -> None:
-        name = type(event).__name__
-        self._log(name, event)
+        with suppress(Exception):  # a filter or handler of the program's own
+            self._log(event)
         for hook in self._hooks:
             failure = None
             try:
                 hook(event)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failure = type(error).__name__
             if failure is not None:
-                LOGGER.error("a hook for %s raised %s; it was ignored", name, failure)
+                LOGGER.error("a hook for %s raised %s; it was ignored", type(event).__name__, failure)
 
-    def _log(self, name: str, event: Event) -> None:
+    def _log(self, event: Event) -> None:
         ended = _ENDED_BY.get(type(event))
         if ended is not None:
-            self._warned.pop((ended, event.source), None)
+            self._warned.pop((ended, event.source, ""), None)
         level = _LEVELS.get(type(event), logging.INFO)
         if level == logging.WARNING and not self._worth_a_warning(event):
             return
         facts = ", ".join(f"{item.name}={_shown(getattr(event, item.name))}" for item in fields(event)[1:])
-        LOGGER.log(level, "%s: %s (%s)", event.source, name, facts)
+        LOGGER.log(level, "%s: %s (%s)", event.source, type(event).__name__, facts)
 
     def _worth_a_warning(self, event: Event) -> bool:
         """Once per change of state, then at most once a minute."""
-        key, state, now = (type(event), event.source), getattr(event, "error", None), self._clock.monotonic()
+        # Two hosts of one source are two states, neither of which ends the other.
+        key = (type(event), event.source, getattr(event, "host", ""))
+        state, now = getattr(event, "error", None), self._clock.monotonic()
         last = self._warned.get(key)
         if last is not None and last[0] == state and now - last[1] < _REPEAT_AFTER:
             return False

@@ -21,7 +21,7 @@ from .errors import (
     SecretNotFound,
     SecretSourceError,
 )
-from .events import CredentialsChanged, CredentialsDropped, CredentialsStale, Emitter, Event, Hook
+from .events import CredentialsChanged, CredentialsDropped, CredentialsRecovered, CredentialsStale, Emitter, Event, Hook
 from .flight import Flight, Flights, ticket
 from .reference import SecretReference
 from .secret import Fingerprints, Secret
@@ -219,6 +219,8 @@ class CredentialsSource:
             assert failure is not None
             return self._after_failure(failure, flight.events)
         old = self._kept
+        if self._trouble is not None and old is not None:
+            flight.events.append(CredentialsRecovered(self.name))
         values = self._values(meaning.credentials)
         changed = old.changed if old is not None else None
         if old is not None and old.values != values:

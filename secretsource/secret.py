@@ -40,6 +40,9 @@ class Masked:
             f"Give the other process the reference and let it read the store itself."
         )
 
+    def __getstate__(self) -> NoReturn:
+        self.__reduce_ex__(0)
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} cannot be changed")
 

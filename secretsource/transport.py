@@ -83,7 +83,7 @@ class Transport:
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = _tls_context(self._ca_file)
+            self._context = _trusting(self._ca_file)
         return self._context
 
     def _proxy_for(self, url: str) -> Secret | None:
@@ -137,10 +137,16 @@ def _client(context: ssl.SSLContext | None, proxy: Secret | None) -> httpx.Clien
     transport = httpx.HTTPTransport(
         verify=context if context is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         trust_env=False,
-        proxy=None if proxy is None else httpx.Proxy(proxy.reveal(), ssl_context=context),
+        proxy=None if proxy is None else _httpx_proxy(proxy, context),
         limits=httpx.Limits(max_keepalive_connections=0),
     )
     return httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
+
+
+def _httpx_proxy(proxy: Secret, context: ssl.SSLContext | None) -> httpx.Proxy:
+    url = httpx.URL(proxy.reveal())
+    # TLS to the proxy itself: httpcore's own context would obey SSLKEYLOGFILE and SSL_CERT_FILE.
+    return httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
 
 
 def _request(client: httpx.Client, outgoing: Outgoing, seconds: float, trace: object) -> httpx.Request:
@@ -220,7 +226,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return causes[::-1]
 
 
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+def _trusting(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if hasattr(context, "keylog_filename"):

@@ -31,7 +31,7 @@ ORDER = [
         "rotation rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",
         "testing.fixtures testing",
-        "cli cli.options cli.screen cli.check cli.put cli.",
+        "cli.screen cli cli.options cli.check cli.put cli.",
         "__main__",
     )
     for name in line.split()

@@ -227,10 +227,12 @@ def test_a_name_that_was_not_read_is_no_field_but_listed() -> None:
     assert "It has: client_id, client_secret" in text
 
 
-@pytest.mark.parametrize("value", [5, True, 1.5, b"bytes"], ids=repr)
-def test_a_value_that_is_no_text_is_refused(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"), [(5, "number"), (True, "truth value"), (1.5, "number"), (b"bytes", "value")], ids=repr
+)
+def test_a_value_that_is_no_text_is_refused(value: Any, kind: str) -> None:
     text = refused({"client_id": "pos", "client_secret": value})
-    assert f"has a {type(value).__name__} at 'client_secret', not a text" in text
+    assert f"has a {kind} at 'client_secret', not a text" in text
     assert "quotation marks" in text
     assert "at 'client_id'" in refused({"client_id": value, "client_secret": CANARY})
 

@@ -22,6 +22,7 @@ from secretsource.events import (
     CircuitOpened,
     CredentialsChanged,
     CredentialsDropped,
+    CredentialsRecovered,
     CredentialsStale,
     Emitter,
     Event,
@@ -32,7 +33,6 @@ from secretsource.events import (
     ScopeNarrowed,
     TokenFetched,
     TokenRefused,
-    UncheckedFileRead,
 )
 from secretsource.testing.clock import TickingClock
 
@@ -58,7 +58,7 @@ ALL: dict[Event, int] = {
     TokenRefused(SOURCE, True): logging.INFO,
     OriginLeft(SOURCE, "https://pos.example.com", "https://other.example.com"): logging.WARNING,
     PlainHttpAllowed(SOURCE, "orchard:8080"): logging.WARNING,
-    UncheckedFileRead(SOURCE, "/etc/pos.json"): logging.WARNING,
+    CredentialsRecovered(SOURCE): logging.INFO,
 }
 
 
@@ -201,6 +201,12 @@ def test_each_source_has_a_state_of_its_own(log: list[logging.LogRecord], clock:
     other = dataclasses.replace(FETCHED, source="env://STOCK")
     Emitter(clock=clock).emit([failed(), failed(source="env://STOCK"), other, failed()])
     assert len([record for record in log if record.levelno == logging.WARNING]) == 2
+
+
+def test_each_host_that_is_reached_by_plain_http_is_logged(log: list[logging.LogRecord], clock: TickingClock) -> None:
+    hosts = ["orchard:8080", "vault:8200", "orchard:8080"]
+    Emitter(clock=clock).emit(PlainHttpAllowed(SOURCE, host) for host in hosts)
+    assert [record.getMessage().rpartition("=")[2] for record in log] == ["orchard:8080)", "vault:8200)"]
 
 
 def test_a_hook_gets_every_event_also_those_that_are_not_logged(clock: TickingClock) -> None:

@@ -556,6 +556,7 @@ def test_four_orphans_refuse_a_fifth_until_one_ends(flights: Flights[Any], held:
 
 def test_a_flight_under_way_is_joined_beside_four_orphans(flights: Flights[Any], held: Held) -> None:
     flight = flights.join("good", held, Deadline(LONG))
+    eventually(lambda: held.runs == 1, "the body does not begin")
     for number in range(4):
         hang(flights, held, f"key {number}")
     assert flights.join("good", held, Deadline(LONG)) is flight

@@ -32,7 +32,7 @@ from secretsource.clock import Deadline
 from secretsource.events import CredentialsChanged, CredentialsDropped, CredentialsStale
 from secretsource.flight import ticket
 from secretsource.resolve import Budget
-from secretsource.testing import FakeIssuer, TickingClock, secret_file
+from secretsource.testing import TickingClock, secret_file
 
 from .stores import CLIENT, A, B, C, Events, Store, eventually, in_threads
 
@@ -582,12 +582,6 @@ def test_a_budget_refills_to_its_size_and_no_further(clock: TickingClock) -> Non
 
 
 # --- what else may stand for credentials
-
-
-@pytest.fixture
-def issuer() -> FakeIssuer:
-    """One that never listens: these tests end before anything is sent."""
-    return FakeIssuer()
 
 
 def test_a_token_source_takes_four_forms_of_credentials_and_no_other() -> None:

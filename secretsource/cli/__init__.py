@@ -135,4 +135,4 @@ def _about(unknown: Iterable[str], known: list[str]) -> str:
         )
     near = [match for name in names for match in difflib.get_close_matches(name[:40], known, n=1, cutoff=0.7)]
     meant = f". Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
-    return f"it was given more than it takes, which is not repeated here{meant}"
+    return f"it was given what it does not take (not repeated here){meant}"

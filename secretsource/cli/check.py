@@ -93,8 +93,10 @@ class _Listening(Transport):
 
     def send(self, outgoing: Outgoing, deadline: Deadline, *, phase: str) -> Answer:
         answer = super().send(outgoing, deadline, phase=phase)
-        with suppress(KeyError, ValueError, TypeError):  # without a Date that can be read, nothing is known
-            self.skew = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
+        with suppress(LookupError, ValueError, TypeError, OverflowError):  # no Date that can be read: nothing is known
+            told = parsedate_to_datetime(answer.headers["date"])
+            # RFC 9110 section 5.6.7: a date that names no zone is in UTC, too.
+            self.skew = told.replace(tzinfo=told.tzinfo or UTC).timestamp() - time.time()
         return answer
 
 
@@ -116,6 +118,9 @@ class _Walk:
         except SecretSourceError as error:
             self.code = exit_code(error)
             failed = Step(_STEPS[done], "failed", error.message, error.hint)
+        except Exception as error:  # a plug-in's; its text may hold what it read
+            self.code = 1
+            failed = Step(_STEPS[done], "failed", f"unexpected {type(error).__name__}", "This is a bug")
         yield failed
         for name in _STEPS[done + 1 :]:
             yield Step(name, "skipped", "a step before failed")
@@ -129,7 +134,7 @@ class _Walk:
         document = backend.read(reference, fresh=True, timeout=self._deadline.left())
         meaning = interpret(document, reference, options.client_id)
         yield _secret(document, meaning)
-        yield _permissions(backend, reference)
+        yield _permissions(backend, reference, document)
         if options.issuer is None and options.token_url is None and options.no_token:
             for name in _STEPS[4:]:
                 yield Step(name, "skipped", "neither --issuer nor --token-url is given")
@@ -152,8 +157,14 @@ class _Walk:
                 yield Step(name, "skipped", "--no-token")
             return
         # A token's answer tells the time, too, where there is no discovery: it is asked for before the clock is told.
-        granted, kind = self._granted(target, reference)
+        failure = None
+        try:
+            granted, kind = self._granted(target, reference)
+        except SecretSourceError as error:
+            failure = error.again()
         yield self._clock()
+        if failure is not None:
+            raise failure
         yield _token(kind, metadata.auth_method)
         yield self._scope(granted)
         yield _life(granted)
@@ -229,7 +240,12 @@ def _ago(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
-def _permissions(backend: Backend, reference: SecretReference) -> Step:
+def _permissions(backend: Backend, reference: SecretReference, document: Document) -> Step:
+    if reference.store == "env":
+        files = "; the files that they name meet level mounted" if document.valid_for == 0 else ""
+        return Step("permissions", "ok", f"variables are open to root, to this user and to child processes{files}")
+    if reference.store == "systemd":
+        return Step("permissions", "ok", "meets level mounted: nobody but root and this user can change it")
     strictest = getattr(backend, "strictest_level", None)
     if strictest is None:
         return Step("permissions", "skipped", f"a matter of the store {reference.store!r}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from ..endpoint import AUTH_METHODS, IssuerProfile
+from ..endpoint import AUTH_METHODS, Identity, IssuerProfile
 from ..errors import ConfigurationError
 
 __all__ = ["add_credentials", "add_issuer", "add_request", "request_of", "target_arguments"]
@@ -30,15 +33,41 @@ def add_issuer(command: argparse.ArgumentParser) -> None:
     issuer.add_argument(
         "--plain-http", action="append", default=[], metavar="HOST:PORT", help="send there without encryption"
     )
-    issuer.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="for everything (default 10)")
+    issuer.add_argument("--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for everything (default 10)")
 
 
 def add_request(command: argparse.ArgumentParser) -> None:
     request = command.add_argument_group("request")
-    request.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="may be repeated")
-    request.add_argument("--audience")
-    request.add_argument("--resource", action="append", default=[], metavar="URI", help="may be repeated")
+    scope = _sendable("scope", "a scope is printable ASCII without space, quotation mark and backslash")
+    audience = _sendable("audience", "an audience is printable ASCII without space")
+    resource = _sendable("resource", "a resource is an absolute URI without a fragment")
+    request.add_argument("--scope", type=scope, action="append", default=[], metavar="SCOPE", help="may be repeated")
+    request.add_argument("--audience", type=audience)
+    request.add_argument(
+        "--resource", type=resource, action="append", default=[], metavar="URI", help="may be repeated"
+    )
     request.add_argument("--extra", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        seconds = float(text)
+        if 0 < seconds < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError("it is a number of seconds above 0")
+
+
+def _sendable(part: str, shape: str) -> Callable[[str], str]:
+    """The type of an option that becomes this part of a request; its refusal does not repeat what was typed."""
+
+    def checked(text: str) -> str:
+        request: dict[str, Any] = {part: text}
+        with suppress(ConfigurationError):
+            Identity("", "", "", "", "").asking(**request)
+            return text
+        raise argparse.ArgumentTypeError(shape)
+
+    return checked
 
 
 def target_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -56,8 +85,8 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
     """What is asked for."""
     extra: dict[str, str] = {}
     for pair in options.extra:
-        name, equals, value = pair.partition("=")
-        if not equals or name in extra:
+        name, _, value = pair.partition("=")
+        if not name or not value or name in extra:
             raise ConfigurationError("an --extra is not written NAME=VALUE, or a name is given twice")
         extra[name] = value
     return {

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from getpass import getpass
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from getpass import GetPassWarning, getpass
 from typing import Any
 
 from ..backends import Writable, backend_for
+from ..backends.edits import WHOLE
+from ..backends.formats import format_of
+from ..endpoint import same_issuer
 from ..errors import ConfigurationError
 from ..reference import Fields, SecretReference
 from ..secret import Secret
@@ -16,7 +22,13 @@ from .options import add_credentials, add_issuer, add_request
 
 __all__ = ["add_to"]
 
-_LONGEST = 64 * 1024
+_LONGEST = 16 * 1024  # characters: what is read is at most 64 KiB, with the pending and the previous one
+
+_RECIPES = {
+    "env": "Set the variables where the program is started, or keep the secret in a file that NAME_FILE names",
+    "systemd": "Change it where the unit takes it from (systemd-creds encrypt --name=NAME FILE TARGET for "
+    "LoadCredentialEncrypted=NAME:TARGET), and restart the unit",
+}
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -39,71 +51,124 @@ def _run(options: argparse.Namespace) -> int:
     if not isinstance(backend, Writable):
         raise ConfigurationError(
             f"the store {reference.store!r} is not written by secretsource",
-            hint="Set the variables where the program is started"
-            if reference.store == "env"
-            else "Write it with the store's own tool, then run secretsource check",
+            hint=_RECIPES.get(reference.store, "Write it with the store's own tool") + "; then run secretsource check",
         )
     stored = backend.read_whole(reference, timeout=options.timeout)
-    fields = dict(stored.fields)
-    secret = _asked_for()
-    _set(fields, reference, options, secret)
+    # What can be refused is refused before anybody types a secret.
+    if _holds_one_text(reference):
+        document, note = _one_text(reference, options), "; as one text, without a binding and the previous secret"
+    else:
+        document, note = _document(stored.fields, reference, options), ""
+    fields = document(_asked_for())
     version = backend.write_whole(reference, fields, version=stored.version, timeout=options.timeout)
-    print(f"written: {reference}, version {version}", file=sys.stderr)
+    print(f"written: {reference}, version {version}{note}", file=sys.stderr)
     if options.issuer is None and options.token_url is None:
         options.no_token = True
     return check.run(options)
 
 
-def _set(fields: dict[str, Any], reference: SecretReference, options: argparse.Namespace, secret: Secret) -> None:
+def _holds_one_text(reference: SecretReference) -> bool:
+    return reference.store == "file" and format_of(reference.segments[-1], reference) == "text"
+
+
+def _one_text(reference: SecretReference, options: argparse.Namespace) -> Callable[[Secret], dict[str, Any]]:
+    if options.client_id is None or options.pending or options.environment is not None:
+        raise ConfigurationError(
+            f"{reference} holds one text, the secret, and neither a client ID nor anything else",
+            hint="Give --client-id, and no --pending or --environment; or name a .json file, which holds all of it",
+        )
+    return lambda secret: {WHOLE: secret}
+
+
+def _document(
+    stored: Mapping[str, Any], reference: SecretReference, options: argparse.Namespace
+) -> Callable[[Secret], dict[str, Any]]:
+    """What makes the new fields of a document from the new secret. Raises ConfigurationError."""
     names = reference.fields or Fields("client_id", "client_secret")
-    home = fields
-    if names.secret.startswith("/"):
+    if any(name is not None and name.startswith("/") for name in (names.id, names.secret)):
         raise ConfigurationError(
             f"{reference} names its fields by JSON pointers, which put does not write",
             hint="Name the fields plainly, or write the document in an editor and run secretsource check",
         )
-    _set_client_id(home, names.id, options.client_id)
-    now = home.get(names.secret)
-    if options.pending:
-        if not isinstance(now, Secret):
-            raise ConfigurationError(
-                f"there is no {names.secret!r} at {reference} yet, beside which one could be pending",
-                hint="Leave --pending out",
-            )
-        home[f"{names.secret}_pending"] = secret
-    else:
+    now = stored.get(names.secret)
+    if options.pending and not isinstance(now, Secret):
+        raise ConfigurationError(
+            f"there is no {names.secret!r} at {reference} yet, beside which one could be pending",
+            hint="Leave --pending out",
+        )
+    client_id, binding = _client_id(stored, names.id, options.client_id), _binding(stored, reference, options)
+    pending, previous = f"{names.secret}_pending", f"{names.secret}_previous"
+
+    def fields(secret: Secret) -> dict[str, Any]:
+        if options.pending:
+            return {**stored, **client_id, pending: secret, **binding}
+        new = {**stored, **client_id, names.secret: secret, **binding}
+        if new.get(pending) == secret:
+            del new[pending]
         if isinstance(now, Secret) and now != secret:
-            home[f"{names.secret}_previous"] = now
-        home.pop(f"{names.secret}_pending", None)
-        home[names.secret] = secret
-    for name in ("issuer", "token_url", "environment"):
-        value = getattr(options, name)
-        if value is not None and not (name == "token_url" and options.issuer is not None):
-            home[name] = Secret(value)
+            new[previous] = now
+        return new
+
+    return fields
 
 
-def _set_client_id(home: dict[str, Any], field: str | None, client_id: str | None) -> None:
-    if field is None:
-        return
-    there = home.get(field)
+def _client_id(stored: Mapping[str, Any], field: str | None, client_id: str | None) -> dict[str, Secret]:
+    there = None if field is None else stored.get(field)
     if isinstance(there, Secret):
         if client_id is not None and there != Secret(client_id):
+            # Neither of the two: where ID and secret are mixed up, it is the secret.
             raise ConfigurationError(
-                f"the document is for the client {there.reveal()!r}, and --client-id is {client_id!r}",
+                "the document is for another client than --client-id",
                 hint="Name another document, or leave --client-id out",
             )
-    elif client_id is None:
-        raise ConfigurationError(f"the document has no {field!r} yet", hint="Give --client-id")
-    else:
-        home[field] = Secret(client_id)
+    elif field is not None:
+        if client_id is None:
+            raise ConfigurationError(f"the document has no {field!r} yet", hint="Give --client-id")
+        return {field: Secret(client_id)}
+    return {}
+
+
+def _binding(stored: Mapping[str, Any], reference: SecretReference, options: argparse.Namespace) -> dict[str, Secret]:
+    """The binding to write. One that is there is not changed: its secrets would go to where they do not belong."""
+    names = ("issuer" if options.issuer is not None else "token_url", "environment")
+    new = {name: Secret(value) for name in names if (value := getattr(options, name)) is not None}
+    for name, value in new.items():
+        there = stored.get(name)
+        if isinstance(there, Secret) and not same_issuer(there.reveal(), value.reveal()):
+            raise ConfigurationError(
+                f"the document at {reference} is bound to another {name} than --{name.replace('_', '-')}",
+                hint="Name another document, or correct the option; a binding is changed in an editor",
+            )
+    return new
 
 
 def _asked_for() -> Secret:
     """The secret, typed without echo at a terminal, else all of standard input less one line end."""
     if sys.stdin is None:
         raise ConfigurationError("there is no standard input to read the secret from")
-    text = getpass("Client secret: ", stream=sys.stderr) if sys.stdin.isatty() else sys.stdin.read(_LONGEST + 1)
-    return _checked(Secret(text))
+    text = _typed() if sys.stdin.isatty() else _piped()
+    if text is None:
+        raise ConfigurationError(
+            "the secret cannot be read: this terminal would show it, or standard input is not text",
+            hint="Give it as text on standard input",
+        )
+    return _checked(text)
+
+
+def _typed() -> Secret | None:
+    with warnings.catch_warnings(), suppress(GetPassWarning):
+        warnings.simplefilter("error", GetPassWarning)  # else it would be typed for all to see
+        try:
+            return Secret(getpass("Client secret: ", stream=sys.stderr))
+        except EOFError:
+            return Secret("")
+    return None
+
+
+def _piped() -> Secret | None:
+    with suppress(UnicodeDecodeError):
+        return Secret(sys.stdin.read(_LONGEST + 3))
+    return None
 
 
 def _checked(secret: Secret) -> Secret:
@@ -112,7 +177,7 @@ def _checked(secret: Secret) -> Secret:
     fault = (
         "is empty"
         if not text
-        else "is longer than 64 KiB"
+        else f"is longer than {_LONGEST // 1024} KiB"
         if len(text) > _LONGEST
         else None
         if text.isprintable()

@@ -1,0 +1,354 @@
+"""discovery: the token endpoint and the method from an issuer's metadata, and how long they are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from secretsource.clock import Deadline
+from secretsource.discovery import Discovery, Target
+from secretsource.endpoint import Answer, IssuerProfile, Metadata, read_metadata
+from secretsource.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    InvalidTokenResponse,
+    IssuerUnavailable,
+    SecretSourceError,
+)
+from secretsource.testing import FakeIssuer, Fault, TickingClock
+from secretsource.transport import Transport
+
+STANDARD = IssuerProfile()
+ISSUER = "https://issuer.test/tenant"
+GOOD = {"issuer": ISSUER, "token_endpoint": "https://issuer.test/tenant/connect/token"}
+DAY = 86400.0
+
+
+# --- what is made of a document --------------------------------------------------------------------------------------
+
+
+def read(members: object, issuer: str = ISSUER, profile: IssuerProfile = STANDARD, **how: Any) -> Metadata:
+    content = members if isinstance(members, bytes) else json.dumps(members).encode()
+    return read_metadata(Answer(200, {}, content), issuer, profile, **how)
+
+
+def refused(call: Callable[[], object], error: type[SecretSourceError] = ConfigurationError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert type(caught.value) is error
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("offered", "method"),
+    [
+        (None, "client_secret_basic"),
+        (["client_secret_basic"], "client_secret_basic"),
+        (["client_secret_post", "private_key_jwt", "client_secret_basic"], "client_secret_basic"),
+        (["private_key_jwt", "client_secret_post"], "client_secret_post"),
+    ],
+)
+def test_basic_is_used_if_listed_or_if_there_is_no_list_and_else_post(offered: object, method: str) -> None:
+    assert read({**GOOD, "token_endpoint_auth_methods_supported": offered}).auth_method == method
+    assert read(GOOD) == Metadata(GOOD["token_endpoint"], "client_secret_basic")
+
+
+@pytest.mark.parametrize("offered", [[], ["private_key_jwt", "none"], "client_secret_basic", {}, 5, [None]])
+def test_an_issuer_that_offers_neither_is_a_configuration_error(offered: object) -> None:
+    members = {**GOOD, "token_endpoint_auth_methods_supported": offered}
+    assert "auth_method=" in refused(lambda: read(members))
+    assert read(members, auth_method="client_secret_post").auth_method == "client_secret_post"
+
+
+@pytest.mark.parametrize(
+    "found",
+    ["https://issuer.test/other", "https://evil.test/tenant", "http://issuer.test/tenant", "https://ISSUER.test/tenant"]
+    + [
+        "https://issuer.test:443/tenant",
+        "https://issuer.test/tenant?",
+        "",
+        None,
+        5,
+        [ISSUER],
+        "https://u:p@issuer.test",
+    ],
+)
+def test_metadata_of_another_issuer_is_refused(found: object) -> None:
+    said = refused(lambda: read({**GOOD, "issuer": found}))
+    assert "another issuer" in said
+    assert "u:p" not in said
+
+
+def test_metadata_that_names_no_issuer_is_refused() -> None:
+    assert "none is named" in refused(lambda: read({"token_endpoint": GOOD["token_endpoint"]}))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(ISSUER, f"{ISSUER}/"), (f"{ISSUER}/", ISSUER)])
+def test_a_difference_of_a_final_slash_prints_the_string_to_write(ours: str, theirs: str) -> None:
+    assert f"issuer='{theirs}'" in refused(lambda: read({**GOOD, "issuer": theirs}, ours))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("https://a.test", "https://a.test/"), ("https://a.test/", "https://a.test")]
+)
+def test_a_final_slash_makes_no_difference_where_there_is_no_path(ours: str, theirs: str) -> None:
+    assert read({"issuer": theirs, "token_endpoint": "https://a.test/token"}, ours).token_url == "https://a.test/token"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.test/token",
+        "https://sub.issuer.test/token",
+        "https://issuer.test.evil.test/",
+        "https://127.0.0.1/",
+    ],
+)
+def test_a_token_endpoint_on_another_host_is_refused_unless_the_profile_names_it(url: str) -> None:
+    host = url.split("/")[2]
+    members = {**GOOD, "token_endpoint": url}
+    assert f"endpoint_hosts=('{host}',)" in refused(lambda: read(members))
+    assert read(members, profile=IssuerProfile(endpoint_hosts=("other.test", host))).token_url == url
+    refused(lambda: read(members, profile=IssuerProfile(endpoint_hosts=("test", "other.test"))))
+
+
+def test_the_host_may_have_another_port() -> None:
+    assert read({**GOOD, "token_endpoint": "https://issuer.test:8443/token"}).token_url.endswith(":8443/token")
+
+
+@pytest.mark.parametrize("url", ["http://issuer.test/token", "http://127.0.0.1/token"])
+def test_a_plain_endpoint_of_an_https_issuer_does_not_know_of_its_tls(url: str) -> None:
+    profile = IssuerProfile(endpoint_hosts=("127.0.0.1",))
+    said = refused(lambda: read({**GOOD, "token_endpoint": url}, profile=profile, plain_http=("issuer.test",)))
+    assert "X-Forwarded-Proto" in said
+
+
+def test_the_case_of_the_scheme_does_not_matter() -> None:
+    assert read({**GOOD, "token_endpoint": "HTTPS://issuer.test/token"}).token_url == "HTTPS://issuer.test/token"
+    members = {"issuer": "HTTPS://issuer.test", "token_endpoint": "http://issuer.test/token"}
+    assert "X-Forwarded-Proto" in refused(lambda: read(members, "HTTPS://issuer.test", plain_http=("issuer.test",)))
+
+
+def test_a_plain_endpoint_of_a_plain_issuer_needs_its_own_exception() -> None:
+    members = {"issuer": "http://orchard:8080", "token_endpoint": "http://orchard:8081/token"}
+    assert "plain_http" in refused(lambda: read(members, "http://orchard:8080", plain_http=("orchard:8080",)))
+    assert read(members, "http://orchard:8080", plain_http=("orchard:8080", "orchard:8081")).token_url
+
+
+@pytest.mark.parametrize(
+    "url", [None, "", 5, "token", "/connect/token", "https://u:p@issuer.test/", "ftp://issuer.test"]
+)
+def test_metadata_without_a_token_endpoint_is_an_invalid_answer(url: object) -> None:
+    said = refused(lambda: read({**GOOD, "token_endpoint": url}), InvalidTokenResponse)
+    assert "token_url=" in said
+    assert "u:p" not in said
+
+
+def test_a_url_of_a_megabyte_does_not_become_a_message() -> None:
+    for name in ("issuer", "token_endpoint"):
+        with pytest.raises(SecretSourceError) as caught:
+            read({**GOOD, name: "https://other.test/" + "x" * 1_000_000})
+        assert len(str(caught.value)) < 2000
+
+
+def test_a_token_endpoint_has_no_fragment_and_may_have_a_query() -> None:
+    refused(lambda: read({**GOOD, "token_endpoint": "https://issuer.test/token#a"}))
+    assert read({**GOOD, "token_endpoint": "https://issuer.test/token?a=b"}).token_url.endswith("?a=b")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"issuer": "a", "issuer": "b"}', b'{"a": NaN}', b"\xff"])
+def test_a_document_that_is_no_json_object_is_an_invalid_answer(body: bytes) -> None:
+    refused(lambda: read(body), InvalidTokenResponse)
+
+
+# --- asking for it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    return TickingClock()
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    with FakeIssuer(path="tenant") as issuer:
+        yield issuer
+
+
+def discovery(issuer: FakeIssuer | str, clock: TickingClock, **target: Any) -> Discovery:
+    url = issuer if isinstance(issuer, str) else issuer.url
+    given: dict[str, Any] = {"issuer": url, "token_url": None, "auth_method": None, "profile": STANDARD, **target}
+    return Discovery(Target(default_lifetime=300.0, **given), Transport(), clock)
+
+
+def ask(discovery: Discovery, *, seconds: float = 10.0, patient: bool = False) -> Metadata:
+    return discovery.metadata(Deadline(seconds), patient=patient)
+
+
+OPENID = "/tenant/.well-known/openid-configuration"
+OAUTH = "/.well-known/oauth-authorization-server/tenant"
+
+
+def paths(issuer: FakeIssuer) -> list[str]:
+    return [request.path for request in issuer.requests]
+
+
+def test_the_first_well_known_path_is_enough(issuer: FakeIssuer, clock: TickingClock) -> None:
+    assert ask(discovery(issuer, clock)) == Metadata(issuer.token_url, "client_secret_basic")
+    assert paths(issuer) == [OPENID]
+
+
+@pytest.mark.parametrize("path", ["tenant", ""])
+def test_the_second_well_known_path_is_asked_if_the_first_has_nothing(clock: TickingClock, path: str) -> None:
+    with FakeIssuer(path=path, well_known=["oauth-authorization-server"]) as issuer:
+        assert ask(discovery(issuer, clock)).token_url == issuer.token_url
+        tenant = f"/{path}" if path else ""
+        assert paths(issuer) == [
+            f"{tenant}/.well-known/openid-configuration",
+            f"/.well-known/oauth-authorization-server{tenant}",
+        ]
+
+
+def test_an_issuer_without_metadata_is_said(clock: TickingClock) -> None:
+    with FakeIssuer(path="tenant", well_known=[]) as issuer:
+        with pytest.raises(IssuerUnavailable, match="token_url=") as caught:
+            ask(discovery(issuer, clock), patient=True)
+        assert (caught.value.status, caught.value.retryable, caught.value.issuer) == (404, False, issuer.url)
+        assert paths(issuer) == [OPENID, OAUTH]
+    assert clock.sleeps == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_of_the_metadata_is_not_followed(issuer: FakeIssuer, clock: TickingClock, status: int) -> None:
+    with FakeIssuer(path="tenant") as second:
+        issuer.fail(Fault(redirect=f"{second.url}.well-known/openid-configuration", status=status), path="discovery")
+        with pytest.raises(IssuerUnavailable, match=str(status)):
+            ask(discovery(issuer, clock))
+        assert second.requests == []
+
+
+def test_the_issuers_mismatch_is_found_over_the_wire_too(issuer: FakeIssuer, clock: TickingClock) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ask(discovery(issuer.url.rstrip("/"), clock))
+    assert f"issuer={issuer.url!r}" in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert issuer.token_requests == 0
+
+
+def test_a_hostile_token_endpoint_gets_nothing(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(answer={"token_endpoint": "https://evil.test/token"}), path="discovery")
+    with pytest.raises(ConfigurationError, match="another host"):
+        ask(discovery(issuer, clock))
+    assert ask(discovery(issuer, clock, profile=IssuerProfile(endpoint_hosts=("evil.test",)))).token_url
+
+
+def test_a_token_url_spares_discovery(clock: TickingClock) -> None:
+    for method, used in ((None, "client_secret_basic"), ("client_secret_post", "client_secret_post")):
+        found = ask(discovery("https://issuer.test", clock, token_url="https://issuer.test/t", auth_method=method))
+        assert found == Metadata("https://issuer.test/t", used)
+
+
+def test_a_given_method_wins_over_the_metadata(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.add_client("pos", "not-a-real-secret", methods=["client_secret_basic"])
+    assert ask(discovery(issuer, clock, auth_method="client_secret_post")).auth_method == "client_secret_post"
+
+
+def test_metadata_is_kept_for_a_day(issuer: FakeIssuer, clock: TickingClock) -> None:
+    asked = discovery(issuer, clock)
+    ask(asked)
+    clock.tick(0.89 * DAY)
+    ask(asked)
+    assert len(issuer.requests) == 1
+    clock.tick(0.22 * DAY)  # the day is drawn between 0.9 and 1.1, so that a fleet does not ask in step
+    ask(asked)
+    assert len(issuer.requests) == 2
+
+
+def test_forgotten_metadata_is_asked_for_again(issuer: FakeIssuer, clock: TickingClock) -> None:
+    asked = discovery(issuer, clock)
+    asked.forget()
+    ask(asked)
+    asked.forget()
+    ask(asked)
+    assert len(issuer.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(status=503), Fault(status=404), Fault(body=b"<html>"), Fault(reset=True), Fault(redirect="https://a.test/")],
+)
+def test_old_metadata_serves_on_while_the_issuer_gives_no_new(
+    issuer: FakeIssuer, clock: TickingClock, fault: Fault
+) -> None:
+    asked = discovery(issuer, clock)
+    known = ask(asked)
+    clock.tick(2 * DAY)
+    with issuer.failing(fault, path="discovery"):
+        assert ask(asked) == known
+    with issuer.down():
+        assert ask(asked) == known
+    clock.tick(2 * DAY)
+    issuer.fail(Fault(answer={"token_endpoint": f"{issuer.url}new"}), path="discovery")
+    assert ask(asked).token_url == f"{issuer.url}new"
+
+
+def test_an_issuer_whose_metadata_hang_leaves_time_for_the_token_request(
+    issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    asked = discovery(issuer, clock)
+    known = ask(asked)
+    clock.tick(2 * DAY)
+    issuer.fail(Fault(hang=True), path="discovery")
+    deadline = Deadline(0.6)
+    assert asked.metadata(deadline, patient=True) == known
+    assert not deadline.over()
+    before = len(issuer.requests)
+    assert ask(asked) == known  # nor does each call wait for it
+    assert len(issuer.requests) == before
+
+
+def test_new_metadata_that_are_wrong_are_an_error_in_spite_of_older_ones(
+    issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    asked = discovery(issuer, clock)
+    ask(asked)
+    clock.tick(2 * DAY)
+    issuer.fail(Fault(answer={"issuer": "https://evil.test/"}), path="discovery")
+    with pytest.raises(ConfigurationError, match="another issuer"):
+        ask(asked)
+
+
+def test_with_no_metadata_known_a_hanging_issuer_is_out_of_time(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(hang=True), path="discovery")
+    with pytest.raises(DeadlineExceeded) as caught:
+        ask(discovery(issuer, clock), seconds=0.3)
+    assert caught.value.phase == "discovery"
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(reset=True)])
+def test_who_is_patient_asks_three_times_while_the_issuer_is_out_of_order(
+    issuer: FakeIssuer, clock: TickingClock, fault: Fault
+) -> None:
+    issuer.fail(fault, times=2, path="discovery")
+    assert ask(discovery(issuer, clock), patient=True).token_url == issuer.token_url
+    assert paths(issuer) == [OPENID] * 3
+    first, second = clock.sleeps
+    assert 0.16 <= first <= 0.24
+    assert 0.64 <= second <= 0.96
+
+
+def test_who_is_not_patient_asks_once(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(reset=True), path="discovery")
+    with pytest.raises(IssuerUnavailable):
+        ask(discovery(issuer, clock))
+    assert (paths(issuer), clock.sleeps) == ([OPENID], [])
+
+
+def test_a_wait_that_the_deadline_would_end_is_not_begun(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(reset=True), path="discovery")
+    with pytest.raises(IssuerUnavailable):
+        ask(discovery(issuer, clock), seconds=0.15, patient=True)
+    assert clock.sleeps == []

@@ -1,0 +1,305 @@
+"""Candidates and the circuit as decisions, and a simulation of people and rotators who change secrets meanwhile."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from secretsource import ClientCredentials, CredentialsRejected, SecretSourceError, TokenSource
+from secretsource.credentials import Binding
+from secretsource.resolve import Reading
+from secretsource.rounds import Candidate, Candidates, Circuit, worth_another_pass
+from secretsource.testing import FakeIssuer, TickingClock
+
+from .stores import CLIENT, A, B, C, Store, eventually
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    return TickingClock()
+
+
+def reading(
+    current: str, pending: str | None = None, previous: str | None = None, *, changed: float | None = None
+) -> Reading:
+    beside = [None if secret is None else ClientCredentials(CLIENT, secret) for secret in (pending, previous)]
+    credentials = ClientCredentials(CLIENT, current, pending=beside[0], previous=beside[1])
+    values = f"{current} {pending} {previous}".encode()
+    return Reading(credentials, Binding(), 1, True, 0.0, 0.0, values, changed)
+
+
+def shown(candidates: list[Candidate]) -> list[tuple[str, str]]:
+    return [(candidate.kind, candidate.credentials.client_secret.reveal()) for candidate in candidates]
+
+
+def named(candidates: Candidates, where: Reading, kind: str) -> Candidate:
+    return next(candidate for candidate in candidates.of(where) if candidate.kind == kind)
+
+
+# --- candidates
+
+
+def test_candidates_are_current_pending_previous_and_the_one_accepted_last(clock: TickingClock) -> None:
+    candidates = Candidates(clock)
+    before = reading("last")
+    candidates.accepted(candidates.first(before), before)
+    assert shown(candidates.of(reading(A, B, C))) == [
+        ("current", A),
+        ("pending", B),
+        ("previous", C),
+        ("last accepted", "last"),
+    ]
+
+
+def test_each_value_is_one_candidate(clock: TickingClock) -> None:
+    candidates = Candidates(clock)
+    candidates.accepted(candidates.first(reading(A)), reading(A))
+    assert shown(candidates.of(reading(A, A, A))) == [("current", A)]
+    assert shown(candidates.of(reading(B, A, B))) == [("current", B), ("pending", A)]
+
+
+def test_the_one_accepted_last_is_no_candidate_for_another_client(clock: TickingClock) -> None:
+    candidates = Candidates(clock)
+    candidates.accepted(candidates.first(reading(A)), reading(A))
+    other = reading(B)._replace(credentials=ClientCredentials("other", B))
+    assert shown(candidates.of(other)) == [("current", B)]
+
+
+def test_the_first_is_current_where_none_has_won(clock: TickingClock) -> None:
+    assert Candidates(clock).first(reading(A, B, C)).kind == "current"
+
+
+def test_the_winner_is_first_until_one_of_the_values_changes(clock: TickingClock) -> None:
+    candidates, now = Candidates(clock), reading(A, B)
+    candidates.accepted(named(candidates, now, "pending"), now)
+    clock.tick(86400)
+    assert shown([candidates.first(now)]) == [("pending", B)]
+    assert shown([candidates.first(reading(A, C))]) == [("current", A)]
+    assert shown([candidates.first(reading(B, None, A))]) == [("current", B)]
+
+
+@pytest.mark.parametrize("kind", ["previous", "last accepted"])
+def test_a_winner_that_is_on_its_way_out_is_first_for_a_minute_at_most(clock: TickingClock, kind: str) -> None:
+    candidates = Candidates(clock)
+    before, now = reading(A), reading(B, None, A) if kind == "previous" else reading(B)
+    candidates.accepted(candidates.first(before), before)
+    candidates.accepted(named(candidates, now, kind), now)
+    for _ in range(5):  # each renewal wins again, which does not lengthen the minute
+        assert shown([candidates.first(now)]) == [(kind, A)]
+        candidates.accepted(candidates.first(now), now)
+        clock.tick(11)
+    clock.tick(6)
+    assert shown([candidates.first(now)]) == [("current", B)]
+    candidates.accepted(named(candidates, now, kind), now)  # current was asked, and rejected still
+    clock.tick(59)
+    assert shown([candidates.first(now)]) == [(kind, A)]
+    clock.tick(2)
+    assert shown([candidates.first(now)]) == [("current", B)]
+
+
+def test_it_is_told_whether_another_one_won_than_before(clock: TickingClock) -> None:
+    candidates, now = Candidates(clock), reading(A, B, C)
+    wins = [candidates.accepted(named(candidates, now, kind), now) for kind in ("current", "current", "pending")]
+    assert wins == [False, False, True]
+    promoted = reading(B, None, A)
+    assert not candidates.accepted(candidates.first(promoted), promoted), "the same value, under another name"
+
+
+@pytest.mark.parametrize(
+    ("where", "worth"),
+    [
+        (reading(A), False),
+        (reading(A, previous=B), False),
+        (reading(A, B), True),
+        (reading(A, changed=945.0), True),
+        (reading(A, changed=935.0), False),
+    ],
+)
+def test_another_pass_is_worth_it_while_a_change_is_under_way_or_a_minute_old(where: Reading, worth: bool) -> None:
+    assert worth_another_pass(where, 1000.0) is worth
+
+
+# --- the circuit
+
+
+REJECTED = CredentialsRejected("no", error="invalid_client", status=401)
+
+
+def test_a_circuit_opens_for_the_values_that_were_rejected_and_closes_once(clock: TickingClock) -> None:
+    circuit = Circuit(clock, lockout=False)
+    assert (circuit.next_try, circuit.open_for(b"values"), circuit.close()) == (None, False, False)
+    circuit.trip(REJECTED, b"values")
+    assert circuit.open_for(b"values")
+    assert not circuit.open_for(b"others")
+    assert circuit.close()
+    assert (circuit.next_try, circuit.close()) == (None, False)
+
+
+@pytest.mark.parametrize(("lockout", "longest"), [(False, 60.0), (True, 300.0)])
+def test_its_intervals_double_from_a_second_to_the_longest_with_jitter(
+    clock: TickingClock, lockout: bool, longest: float
+) -> None:
+    first: set[float] = set()
+    for _ in range(20):
+        circuit = Circuit(clock, lockout=lockout)
+        intervals = [circuit.trip(REJECTED, b"values")]
+        for turn in range(14):
+            clock.tick(intervals[-1])
+            assert circuit.turn(early=False) == turn
+            intervals.append(circuit.trip(REJECTED, b"values"))
+        assert 0.8 <= intervals[0] <= 1.2
+        for before, after in zip(intervals, intervals[1:], strict=False):
+            assert min(2 * before, longest) * 0.8 <= after <= min(2 * before, longest)
+        assert intervals[-1] >= longest * 0.8
+        first.add(intervals[0])
+    assert len(first) > 1
+
+
+def test_one_attempt_is_let_through_an_interval_each_with_the_next_number(clock: TickingClock) -> None:
+    circuit = Circuit(clock, lockout=False)
+    circuit.trip(REJECTED, b"values")
+    assert circuit.turn(early=False) is None
+    clock.tick(1.3)
+    assert [circuit.turn(early=False) for _ in range(3)] == [0, None, None]
+    clock.tick(2.5)
+    assert [circuit.turn(early=False) for _ in range(3)] == [1, None, None]
+
+
+def test_who_hurries_is_let_through_once_in_five_seconds(clock: TickingClock) -> None:
+    circuit = Circuit(clock, lockout=False)
+    circuit.trip(REJECTED, b"values")
+    for _ in range(8):
+        clock.tick(60)
+        circuit.turn(early=False)  # up to where an interval is a minute
+    assert [circuit.turn(early=True) is None for _ in range(3)] == [False, True, True]
+    clock.tick(5.1)
+    circuit.hurry()
+    assert circuit.next_try == 0
+    assert circuit.turn(early=False) is not None
+    circuit.hurry()
+    assert circuit.turn(early=False) is None
+
+
+def test_its_error_says_when_the_next_attempt_is_due(clock: TickingClock) -> None:
+    circuit = Circuit(clock, lockout=False)
+    due = circuit.trip(REJECTED, b"values")
+    clock.tick(0.5)
+    errors = [circuit.error() for _ in range(2)]
+    assert errors[0].retry_after == circuit.next_try == pytest.approx(due - 0.5)
+    assert errors[0] is not errors[1]
+    assert str(errors[0]) == "no"
+    circuit.close()  # between the question whether it is open and its error
+    assert circuit.error().retry_after == 0
+
+
+# --- the simulation
+
+
+class World:
+    """A store, an issuer whose tokens live a second, a program that calls, and somebody who changes the secret."""
+
+    def __init__(self, issuer: FakeIssuer, clock: TickingClock, random: random.Random, ttl: float) -> None:
+        self.issuer, self.clock, self.random = issuer, clock, random
+        self.secrets = (f"not-a-real-secret-{number}" for number in range(1000))
+        self.current, self.pending, self.previous = next(self.secrets), "", ""
+        self.at_issuer = self.current
+        self.store = Store(ttl=ttl)
+        self.write()
+        issuer.add_client(CLIENT, self.current)
+        self.source = TokenSource("memory:pos", stores=self.store.stores, token_url=issuer.token_url, clock=clock)
+        self.calls = 0
+        self.failures: list[str] = []
+
+    def write(self) -> None:
+        beside = {"pending": self.pending, "previous": self.previous}
+        self.store.put(self.current, **{name: secret for name, secret in beside.items() if secret})
+
+    def apply(self, secret: str) -> None:
+        self.at_issuer = secret
+        self.issuer.set_secret(CLIENT, secret)
+
+    def wait(self, seconds: float) -> None:
+        """Time goes on, in steps, with calls."""
+        for _ in range(round(seconds / 0.1)):
+            self.clock.tick(0.1)
+            self.call()
+
+    def call(self) -> None:
+        self.calls += 1
+        try:
+            token = self.source.token()
+        except SecretSourceError as error:
+            self.failures.append(f"call {self.calls}: {error}")
+        else:
+            if not self.issuer.accepts(token.access_token):
+                self.failures.append(f"call {self.calls}: an ended token")
+        # What it began in the background ends before time goes on: a request takes no time here.
+        eventually(lambda: self.source._flights.under_way(self.source._key) is None)
+
+    # who changes it
+
+    def rotator(self) -> Iterator[None]:
+        """Each step may be its last one; the next rotator adopts what it finds."""
+        if not self.pending:
+            self.pending = next(self.secrets)
+            self.write()
+            yield
+        if self.at_issuer != self.pending:
+            self.wait(self.random.uniform(0, 2))
+            self.apply(self.pending)
+            yield
+        self.wait(self.random.uniform(0, 2))
+        self.current, self.pending, self.previous = self.pending, "", self.current
+        self.write()
+        yield
+        self.wait(self.random.uniform(0, 2))
+        self.previous = ""
+        self.write()
+
+    def store_first(self) -> Iterator[None]:
+        """Somebody writes the new secret into the store, and saves it at the issuer later."""
+        if self.pending:
+            return
+        self.wait(1.1)  # not while the program has not met the secret before: then nothing it knows would be right
+        self.current = next(self.secrets)
+        self.write()
+        self.wait(self.random.uniform(0, 3))
+        self.apply(self.current)
+        yield
+
+    def issuer_first(self) -> Iterator[None]:
+        """Somebody saves it at the issuer, and writes it into the store before a kept token has ended."""
+        if self.pending:
+            return
+        self.issuer.set_secret(CLIENT, secret := next(self.secrets))
+        self.at_issuer = self.current = secret
+        if self.random.random() < 0.5:
+            self.call()
+        self.write()
+        yield
+
+
+@pytest.mark.parametrize("ttl", [0.0, 300.0], ids=["cheap", "dear"])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_call_fails_while_secrets_are_changed_by_killed_rotators_and_by_people(
+    clock: TickingClock, seed: int, ttl: float
+) -> None:
+    dice = random.Random(seed)
+    with FakeIssuer(lifetime=1, clock=clock) as issuer:
+        world = World(issuer, clock, dice, ttl)
+        world.call()
+        ways: list[Callable[[], Iterator[None]]] = [world.rotator, world.rotator, world.store_first]
+        if ttl == 0:  # a dear store is read once in 5 s while nothing is accepted: longer than a token lives here
+            ways.append(world.issuer_first)
+        for _ in range(8):
+            steps = dice.choice(ways)()
+            for _ in range(dice.randint(1, 4)):  # killed then
+                if next(steps, steps) is steps:
+                    break
+            world.wait(dice.uniform(0, 1.5))
+        assert world.failures == []
+        assert world.calls > 60
+        statuses = {request.status for request in issuer.requests}
+        assert statuses == {200, 401}, "some requests must have been rejected, or nothing is shown"
