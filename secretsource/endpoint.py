@@ -216,7 +216,7 @@ def check_url(url: str, name: str, plain_http: Iterable[str] = ()) -> str:
             f"{name} has a '#' or '?' in it, after {without_query(url)}",
             hint="RFC 6749 section 3.2, RFC 8414 section 2",
         )
-    if scheme == "http" and not is_loopback(host) and f"{host}:{port}" not in _with_ports(plain_http):
+    if scheme == "http" and not is_loopback(host) and f"{host}:{port}" not in with_ports(plain_http):
         raise ConfigurationError(
             f"{name} is plain http, which would show the secret and the token to the network: {without_query(url)}",
             hint=f"Write https://, or, knowing that, plain_http=({f'{host}:{port}'!r},)",
@@ -258,7 +258,8 @@ def without_query(url: str) -> str:
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
-def _with_ports(hosts: Iterable[str]) -> set[str]:
+def with_ports(hosts: Iterable[str]) -> set[str]:
+    """The names of `plain_http`, each with its port."""
     return {host.lower() if re.search(r":\d+$", host) else f"{host.lower()}:80" for host in hosts}
 
 

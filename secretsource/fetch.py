@@ -110,7 +110,7 @@ class Fetcher:
     ) -> Granted:
         """A new token. `patient` asks up to three times where the issuer is unavailable.
 
-        `notice` is called with each reading that is meant for this issuer, before anything is sent with it.
+        `notice` is called with each reading that is meant for this issuer.
         Raises TokenError, ConfigurationError, DeadlineExceeded, or what the store raises.
         """
         flight.phase = f"discovery at {self._target.name}"
@@ -138,10 +138,10 @@ class _Round:
     def granted(self, admitted: Admitted, notice: Callable[[Reading], object] | None) -> Granted:
         reading, only = admitted
         self._check_binding(reading)
+        if notice is not None:
+            notice(reading)
         first = only or self._fetcher._candidates.first(reading)
         while True:
-            if notice is not None:
-                notice(reading)
             mark = ticket()
             outcome = self._ask(first)
             if isinstance(outcome, Granted):
@@ -153,6 +153,8 @@ class _Round:
                 self._rejected(first, outcome)
                 raise self._tripped(outcome, first, reading)
             recovered = self._recovered(reading, first, outcome, mark)
+            if notice is not None:
+                notice(recovered.reading)
             if recovered.identity == self._identity:
                 return recovered.granted
             # Found for another request: ours is made with it.
@@ -172,15 +174,16 @@ class _Round:
 
     def _recover(self, before: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
         fetcher, deadline = self._fetcher, self._flight.deadline
-        if fetcher._circuit.open_for(before.values):
-            raise fetcher._circuit.error()  # an earlier recovery has found out meanwhile
+        self._check_circuit(before)
         rejected = {first.value}
         if refusal.kind == "rejected":
             self._rejected(first, refusal)
         waits = iter(_WAITS_BETWEEN_PASSES)
+        known = fetcher._credentials.kept
+        # What the store has given another request meanwhile serves as well, if it is something else.
+        reading = known if known is not None and known.values != before.values else self._read_after(mark)
         while True:
-            self._flight.phase = f"reading {fetcher._credentials.name} after a rejection"
-            reading = fetcher._credentials.reading_after(mark, deadline)
+            self._check_circuit(reading)
             self._check_binding(reading)
             if refusal.kind == "doubtful" and reading.values == before.values:
                 raise self._error(refusal, first)
@@ -200,8 +203,17 @@ class _Round:
             wait = next(waits, None) if again else None
             if wait is None or not pause(wait, None, deadline, fetcher._clock.sleep):
                 raise self._tripped(refusal, first, reading)
-            mark = ticket()
             rejected.clear()  # in the next pass all are asked again
+            reading = self._read_after(ticket())
+
+    def _check_circuit(self, reading: Reading) -> None:
+        circuit = self._fetcher._circuit
+        if circuit.open_for(reading.values):  # an earlier recovery has found out meanwhile
+            raise circuit.error()
+
+    def _read_after(self, mark: int) -> Reading:
+        self._flight.phase = f"reading {self._fetcher._credentials.name} after a rejection"
+        return self._fetcher._credentials.reading_after(mark, self._flight.deadline)
 
     def _ask(self, candidate: Candidate) -> Granted | Refusal:
         """One candidate's answer. Raises what the transport raises, after the last attempt."""

@@ -244,9 +244,9 @@ class CredentialsSource:
             None,
             None,
             BackendUnavailable(
-                f"{self.name} cannot be read: its backend raised {kind}",
+                f"{self.name} cannot be read: {kind} was raised",
                 reference=self.name,
-                hint="A backend raises a BackendError; this is a bug of it",
+                hint="Its text is left out, since it may hold what was read; a backend raises a BackendError",
             ),
         )
 

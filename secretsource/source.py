@@ -53,6 +53,7 @@ _REFUSED_AGAIN_FOR = 5.0
 _FAILURE_SHARED_FOR = 1.0
 _LONGEST_WAIT = 60.0
 _SHORTEST_WAIT = 0.05
+_LONGEST_TIMEOUT = 365 * 86400.0
 _NEVER = float("-inf")
 
 
@@ -217,7 +218,7 @@ class TokenSource:
             default_lifetime=_positive("default_lifetime", default_lifetime),
             plain_http=plain_http,
         )
-        self._timeout = _positive("timeout", timeout)
+        self._timeout = _timeout(timeout)
         self._leeway = None if leeway is None else _positive("leeway", leeway, zero=True)
         self._refresh_ahead = None if refresh_ahead is None else _positive("refresh_ahead", refresh_ahead)
         self._clock: Clock = clock or SYSTEM_CLOCK
@@ -317,7 +318,7 @@ class TokenSource:
         if not request:
             return _Call(self._identity, self._key, Deadline(self._timeout, self._clock), 0)
         asked: dict[str, Any] = dict(request)
-        timeout = _positive("timeout", asked.pop("timeout", self._timeout))
+        timeout = _timeout(asked.pop("timeout", self._timeout))
         force = asked.pop("force", False)
         for name in asked:
             if name not in TokenRequest.__annotations__:
@@ -614,3 +615,9 @@ def _positive(name: str, value: float, *, zero: bool = False) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
         raise ConfigurationError(f"{name}={value!r} is not a number of seconds above 0")
     return float(value)
+
+
+def _timeout(seconds: float) -> float:
+    if _positive("timeout", seconds) > _LONGEST_TIMEOUT:  # which operating systems cannot wait for
+        raise ConfigurationError(f"timeout={seconds!r} is no deadline", hint="A few seconds are usual")
+    return float(seconds)

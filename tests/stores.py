@@ -36,11 +36,12 @@ class Store:
         self._open = threading.Event()
         self._open.set()
 
-    def put(self, secret: str, *, client_id: str = CLIENT, valid_for: float | None = None, **fields: Any) -> None:
-        """`pending=` and `previous=` are secrets beside this one."""
+    def put(self, secret: str, **fields: Any) -> None:
+        """`pending=` and `previous=` are secrets beside this one, `valid_for=` is the document's."""
+        valid_for = fields.pop("valid_for", None)
         beside = {f"client_secret_{kind}": fields.pop(kind) for kind in ("pending", "previous") if kind in fields}
         self.document = Document(
-            {"client_id": client_id, "client_secret": secret, **beside, **fields}, valid_for=valid_for
+            {"client_id": CLIENT, "client_secret": secret, **beside, **fields}, valid_for=valid_for
         )
 
     def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:

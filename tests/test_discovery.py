@@ -10,7 +10,7 @@ import pytest
 
 from secretsource.clock import Deadline
 from secretsource.discovery import Discovery, Target
-from secretsource.endpoint import Answer, IssuerProfile, Metadata, read_metadata
+from secretsource.endpoint import Answer, Identity, IssuerProfile, Metadata, read_metadata
 from secretsource.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -65,8 +65,11 @@ def test_an_issuer_that_offers_neither_is_a_configuration_error(offered: object)
 
 @pytest.mark.parametrize(
     "found",
-    ["https://issuer.test/other", "https://evil.test/tenant", "http://issuer.test/tenant", "https://ISSUER.test/tenant"]
-    + [
+    [
+        "https://issuer.test/other",
+        "https://evil.test/tenant",
+        "http://issuer.test/tenant",
+        "https://ISSUER.test/tenant",
         "https://issuer.test:443/tenant",
         "https://issuer.test/tenant?",
         "",
@@ -162,6 +165,32 @@ def test_a_token_endpoint_has_no_fragment_and_may_have_a_query() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"issuer": "a", "issuer": "b"}', b'{"a": NaN}', b"\xff"])
 def test_a_document_that_is_no_json_object_is_an_invalid_answer(body: bytes) -> None:
     refused(lambda: read(body), InvalidTokenResponse)
+
+
+# --- what was configured ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"issuer": "http://issuer.test"},
+        {"issuer": "https://issuer.test/?a"},
+        {"token_url": "http://issuer.test/token"},
+        {"issuer": "https://issuer.test", "token_url": "https://issuer.test/#a"},
+        {"issuer": "https://issuer.test", "auth_method": "private_key_jwt"},
+        {"issuer": "http://orchard:8080", "plain_http": "orchard"},
+    ],
+)
+def test_a_target_that_no_secret_may_be_sent_to_is_refused(given: dict[str, Any]) -> None:
+    refused(lambda: Target.of(**{"issuer": None, "token_url": None, **given}))
+
+
+def test_a_target_is_named_by_its_issuer_or_else_by_its_token_url() -> None:
+    assert Target.of(issuer="https://issuer.test", token_url="https://issuer.test/t").name == "https://issuer.test"
+    target = Target.of(issuer=None, token_url="http://orchard:8080/t", plain_http="orchard:8080")
+    assert (target.name, target.plain_http) == ("http://orchard:8080/t", ("orchard:8080",))
+    assert target.identity("env://POS", None) == Identity("", "http://orchard:8080/t", "", "env://POS", "")
 
 
 # --- asking for it ---------------------------------------------------------------------------------------------------
@@ -288,6 +317,7 @@ def test_old_metadata_serves_on_while_the_issuer_gives_no_new(
     clock.tick(2 * DAY)
     with issuer.failing(fault, path="discovery"):
         assert ask(asked) == known
+    clock.tick(61)
     with issuer.down():
         assert ask(asked) == known
     clock.tick(2 * DAY)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretsource.credentials import Binding, ClientCredentials
@@ -64,11 +64,13 @@ _requests = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=200)
 @given(_requests, _requests)
 def test_two_requests_have_one_digest_only_if_they_are_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert (CLIENT.asking(**one).digest() == CLIENT.asking(**other).digest()) == (one == other)
 
 
+@settings(max_examples=50)
 @given(_requests, st.randoms(use_true_random=False))
 def test_order_and_repeats_of_scopes_and_resources_do_not_matter(request: dict[str, Any], random: Any) -> None:
     def shuffled(names: set[str]) -> list[str]:
@@ -209,6 +211,7 @@ def test_basic_form_encodes_id_and_secret(text: str, encoded: str) -> None:
 _texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
+@settings(max_examples=50)
 @given(_texts, _texts)
 def test_an_issuer_that_form_decodes_basic_finds_id_and_secret_again(client_id: str, secret: str) -> None:
     headers, _ = asked(ClientCredentials(client_id, secret))
@@ -217,6 +220,7 @@ def test_an_issuer_that_form_decodes_basic_finds_id_and_secret_again(client_id: 
     assert [unquote(part) for part in found] == [client_id, secret]  # some decode only what has a percent sign
 
 
+@settings(max_examples=50)
 @given(_texts, _texts)
 def test_an_issuer_that_reads_the_body_finds_id_and_secret_again(client_id: str, secret: str) -> None:
     _, form = asked(ClientCredentials(client_id, secret), "client_secret_post")
@@ -536,6 +540,7 @@ def test_a_body_that_is_not_exactly_one_json_object_is_refused(body: bytes) -> N
     assert (found.kind, "JSON" in found.what) == ("invalid", True)
 
 
+@settings(max_examples=50)
 @given(
     st.binary(max_size=60)
     | st.text("{}[]:,\"'\\eE+-.0123456789 truefalsn\x00\ud800", max_size=60).map(
@@ -710,6 +715,7 @@ def test_retry_after_is_seconds_or_a_date_and_at_most_five_minutes(
     assert refusal({}, status, headers).retry_after == seconds
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{2} \w{3} \d{4} \d\d:\d\d:\d\d \S{1,12}", fullmatch=True))
 def test_no_retry_after_raises(value: str) -> None:
     seconds = refusal({}, 503, {"retry-after": value}).retry_after

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -54,7 +55,7 @@ Make = Callable[..., CredentialsSource]
 
 @pytest.fixture
 def source_of(clock: TickingClock, events: Events) -> Make:
-    def make(store: Store, **options: float) -> CredentialsSource:
+    def make(store: Store, **options: Any) -> CredentialsSource:
         return CredentialsSource("memory://pos", stores=store.stores, clock=clock, on_event=events, **options)
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -150,7 +151,7 @@ def test_its_intervals_double_from_a_second_to_the_longest_with_jitter(
             assert circuit.turn(early=False) == turn
             intervals.append(circuit.trip(REJECTED, b"values"))
         assert 0.8 <= intervals[0] <= 1.2
-        for before, after in zip(intervals, intervals[1:], strict=False):
+        for before, after in itertools.pairwise(intervals):
             assert min(2 * before, longest) * 0.8 <= after <= min(2 * before, longest)
         assert intervals[-1] >= longest * 0.8
         first.add(intervals[0])

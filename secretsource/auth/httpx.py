@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import httpx
 
-from ..endpoint import is_loopback
+from ..endpoint import is_loopback, with_ports
 from ..errors import ConfigurationError
 from ..events import Emitter, OriginLeft
 from ..source import TokenRequest
@@ -60,15 +60,12 @@ class TokenAuth(_Auth):
     ) -> None:
         self._source = source
         self._request = request
-        self._plain_http = frozenset(getattr(source, "plain_http", ()))
+        self._plain_http = with_ports(getattr(source, "plain_http", ()))
         self._emitter: Emitter = getattr(source, "_emitter", None) or Emitter()
         self._source_name = getattr(source, "name", type(source).__name__)
         # Origins that have been looked at: where a request goes next is almost always one of them.
         self._known: dict[tuple[str, bytes, int | None], None] = {}
-        self._only: frozenset[str] | None = None
-        if origins is not None:
-            given = [origins] if isinstance(origins, str) else list(origins)
-            self._only = frozenset(_origin(httpx.URL(origin)) for origin in given)
+        self._only = None if origins is None else _origins(origins)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         self._check_origin(request.url)
@@ -115,6 +112,10 @@ class TokenAuth(_Auth):
 
     def _is_worth_another(self, request: Any, response: Any, token: Token) -> bool:
         """Drop the token that the API refused; whether to send the request again with another one."""
+        # After a redirect it may be another origin that answers, which did not get the token.
+        sent = response.request if response.history else request
+        if sent.headers.get("Authorization") != token.authorization:
+            return False
         if token.age < _TOO_NEW_TO_REPLACE or not refuses_token(response.headers.get_list("www-authenticate")):
             return False
         self._source.invalidate(token)
@@ -127,6 +128,18 @@ def _has_whole_body(request: Any) -> bool:
     except Exception:
         return False
     return True
+
+
+def _origins(given: str | Iterable[str]) -> frozenset[str]:
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else given
+    return frozenset(_origin(_url(name)) for name in names)
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, TypeError):
+        return httpx.URL()
 
 
 def _origin(url: Any) -> str:

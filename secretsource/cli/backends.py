@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from ..backends import known_backends
+from .screen import Screen
 
 __all__ = ["add_to"]
 
@@ -20,7 +22,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([backend._asdict() for backend in backends], indent=2))
         return 0
-    width = max(len(backend.name) for backend in backends)
+    screen, width = Screen(sys.stdout), max(len(backend.name) for backend in backends)
     for backend in backends:
-        print(f"{backend.name:{width}}  {backend.distribution} {backend.version}  {backend.target}")
+        screen.line(f"{backend.name:{width}}  {backend.distribution} {backend.version}  {backend.target}")
     return 0

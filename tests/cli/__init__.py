@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from secretsource.cli import main
 
 CANARY = "c4n4ry-not-a-real-secret"
@@ -41,7 +43,8 @@ class Ran(NamedTuple):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(_WHERE), "PYTHONIOENCODING": "utf-8", "TERM": "xterm", **variables}
+    usual = {name: value for name, value in os.environ.items() if name not in ("PYTHONUNBUFFERED", "NO_COLOR")}
+    return {**usual, "PYTHONPATH": str(_WHERE), "PYTHONIOENCODING": "utf-8", "TERM": "xterm", **variables}
 
 
 def command(*arguments: str, before: str = "") -> list[str]:
@@ -84,10 +87,12 @@ def started(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]
             child.kill()
 
 
-def called(*arguments: str) -> Ran:
+def called(*arguments: str, text: str | bytes = "") -> Ran:
     """Call the command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    given = io.TextIOWrapper(io.BytesIO(text if isinstance(text, bytes) else text.encode()), encoding="utf-8")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stdin", given)
         code = main(list(arguments))
     return Ran(code, out.getvalue(), err.getvalue())
 

@@ -95,10 +95,10 @@ def test_the_client_id_may_stand_beside_a_secret_alone(issuer: FakeIssuer, tmp_p
     assert issuer.accepts(ran.out.strip())
 
 
-def test_credentials_come_from_variables(issuer: FakeIssuer) -> None:
-    ran = process(
-        "token", "--credentials", "env:POS", "--issuer", issuer.url, POS_CLIENT_ID="pos", POS_CLIENT_SECRET=CANARY
-    )
+def test_credentials_come_from_variables(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POS_CLIENT_ID", "pos")
+    monkeypatch.setenv("POS_CLIENT_SECRET", CANARY)
+    ran = called("token", "--credentials", "env:POS", "--issuer", issuer.url)
     assert (ran.code, ran.err) == (0, "")
     assert issuer.accepts(ran.out.strip())
 
@@ -107,7 +107,7 @@ def test_credentials_come_from_variables(issuer: FakeIssuer) -> None:
 
 
 def test_wrong_usage_ends_with_2(issuer: FakeIssuer) -> None:
-    refused(process("token", "--issuer", issuer.url), 2, "--credentials")
+    refused(called("token", "--issuer", issuer.url), 2, "--credentials")
 
 
 def test_a_reference_that_is_none_ends_with_2(issuer: FakeIssuer) -> None:
@@ -163,7 +163,7 @@ def test_a_wrong_secret_ends_with_4(issuer: FakeIssuer, kept: str) -> None:
 
 
 def test_a_scope_that_the_client_may_not_have_ends_with_4(issuer: FakeIssuer, kept: str) -> None:
-    ran = process("token", "--credentials", kept, "--issuer", issuer.url, "--scope", "orders.delete")
+    ran = called("token", "--credentials", kept, "--issuer", issuer.url, "--scope", "orders.delete")
     refused(ran, 4, "invalid_scope")
 
 
@@ -175,7 +175,7 @@ def test_an_issuer_that_is_down_ends_with_5(issuer: FakeIssuer, kept: str) -> No
 
 def test_a_deadline_that_passes_ends_with_5(issuer: FakeIssuer, kept: str) -> None:
     with issuer.failing(Fault(hang=True)):
-        ran = process("token", "--credentials", kept, "--token-url", issuer.token_url, "--timeout", "0.3")
+        ran = called("token", "--credentials", kept, "--token-url", issuer.token_url, "--timeout", "0.3")
     refused(ran, 5, "0.3 s")
 
 
