@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from .answer import Answer
 from .clock import Clock, Deadline
-from .endpoint import (
-    Answer,
-    Identity,
-    IssuerProfile,
-    Metadata,
-    Outgoing,
-    check_auth_method,
-    check_url,
-    read_metadata,
-    well_known_urls,
-)
-from .errors import ConfigurationError, IssuerUnavailable, SecretSourceError
+from .endpoint import AUTH_METHODS, IssuerProfile, Outgoing, check_auth_method
+from .errors import ConfigurationError, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
+from .identity import Identity
 from .transport import Transport
+from .urls import check_url, host_of, http_parts, same_issuer
 
-__all__ = ["Discovery", "Target", "pause"]
+__all__ = ["Discovery", "Metadata", "Target", "pause", "read_metadata", "well_known_urls"]
 
 WAITS_BETWEEN_ATTEMPTS = (0.2, 0.8)
 _KEPT_FOR = 86400.0
 _KEPT_ON_FOR = 60.0
+_LONGEST_URL = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +107,20 @@ class Discovery:
 
     def _discover(self, issuer: str, deadline: Deadline, patient: bool) -> Metadata:
         target = self._target
+        failure: SecretSourceError | None = None
         status = 0
         for url in well_known_urls(issuer):
             answer = self._asked(url, deadline, patient)
             status = answer.status
-            if status == 200:
+            if status != 200:
+                continue
+            try:
                 return read_metadata(
                     answer, issuer, target.profile, plain_http=target.plain_http, auth_method=target.auth_method
                 )
-        raise IssuerUnavailable(
+            except InvalidTokenResponse as error:  # a site may answer any address with its start page
+                failure = failure or error.again()
+        raise failure or IssuerUnavailable(
             f"{issuer} publishes no metadata: its two well-known addresses do not answer 200, the second {status}",
             status=status,
             issuer=issuer,
@@ -151,3 +152,86 @@ def pause(seconds: float, retry_after: float | None, deadline: Deadline, sleep: 
         return False
     sleep(seconds)
     return True
+
+
+class Metadata(NamedTuple):
+    """What an issuer publishes, as far as it concerns us."""
+
+    token_url: str
+    auth_method: str
+
+
+def well_known_urls(issuer: str) -> tuple[str, str]:
+    """Where its metadata may be: OpenID Connect Discovery section 4 appends, RFC 8414 section 3.1 inserts."""
+    base = issuer.removesuffix("/")
+    scheme, _, rest = base.partition("://")
+    host, slash, path = rest.partition("/")
+    return (
+        f"{base}/.well-known/openid-configuration",
+        f"{scheme}://{host}/.well-known/oauth-authorization-server{slash}{path}",
+    )
+
+
+def read_metadata(
+    answer: Answer,
+    issuer: str,
+    profile: IssuerProfile,
+    *,
+    plain_http: Iterable[str] = (),
+    auth_method: str | None = None,
+) -> Metadata:
+    """The token endpoint and the way to authenticate there. Raises InvalidTokenResponse or ConfigurationError."""
+    members, fault = answer.members()
+    if fault is not None:
+        raise InvalidTokenResponse(f"the metadata of {issuer} {fault}", issuer=issuer, status=answer.status)
+    _check_issuer(members.get("issuer"), issuer)
+    url = members.get("token_endpoint")
+    if not isinstance(url, str) or http_parts(url) is None or len(url) > _LONGEST_URL:
+        raise InvalidTokenResponse(
+            f"the metadata of {issuer} names no token endpoint",
+            issuer=issuer,
+            hint="Give token_url= beside issuer=, if you know it",
+        )
+    _check_endpoint(url, issuer, profile, plain_http)
+    return Metadata(url, auth_method or _method_offered(members, issuer))
+
+
+def _check_issuer(found: object, issuer: str) -> None:
+    if isinstance(found, str) and same_issuer(found, issuer):
+        return
+    shown = found if isinstance(found, str) and http_parts(found) is not None and len(found) <= _LONGEST_URL else None
+    slash = shown is not None and shown.removesuffix("/") == issuer.removesuffix("/")
+    raise ConfigurationError(
+        f"the metadata at {issuer} is that of another issuer: {shown or 'none is named'}",
+        hint=f"Write issuer={shown!r}: the final slash counts"
+        if slash
+        else "RFC 8414 section 3.3: the two must be equal",
+    )
+
+
+def _check_endpoint(url: str, issuer: str, profile: IssuerProfile, plain_http: Iterable[str]) -> None:
+    if urlsplit(issuer).scheme == "https" and urlsplit(url).scheme == "http":
+        raise ConfigurationError(
+            f"the metadata of {issuer} names a token endpoint of plain http: {url}",
+            hint="The server does not know that it is behind TLS: have its proxy pass X-Forwarded-Proto on",
+        )
+    host = host_of(url)
+    if host != host_of(issuer) and host not in map(str.lower, profile.endpoint_hosts):
+        raise ConfigurationError(
+            f"the metadata of {issuer} names a token endpoint on another host: {url}",
+            hint=f"If that is right: profile=IssuerProfile(endpoint_hosts=({host!r},))",
+        )
+    check_url(url, "the token endpoint in the metadata", plain_http)
+
+
+def _method_offered(members: Mapping[str, Any], issuer: str) -> str:
+    offered = members.get("token_endpoint_auth_methods_supported")
+    if offered is None:  # RFC 8414 section 2: client_secret_basic, if omitted
+        return "client_secret_basic"
+    for method in AUTH_METHODS:
+        if isinstance(offered, list) and method in offered:
+            return method
+    raise ConfigurationError(
+        f"the issuer {issuer} offers neither of {', '.join(AUTH_METHODS)} for its token endpoint",
+        hint="Give auth_method=, if you know that it takes one of them all the same",
+    )

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .answer import Granted, Refusal, read_answer
 from .clock import Clock
-from .discovery import WAITS_BETWEEN_ATTEMPTS, Discovery, Target, pause
-from .endpoint import Granted, Identity, Metadata, Refusal, check_binding, read_answer, token_request
-from .errors import CredentialsRejected, IssuerUnavailable, SecretSourceError
+from .discovery import WAITS_BETWEEN_ATTEMPTS, Discovery, Metadata, Target, pause
+from .endpoint import check_binding, token_request
+from .errors import CredentialsRejected, IssuerUnavailable, SecretSourceError, TokenError
 from .events import CandidateRejected, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
 from .flight import Flight, Flights, ticket
+from .identity import Identity
 from .resolve import Budget, CredentialsSource, Reading
 from .rounds import Candidate, Candidates, Circuit, worth_another_pass
 from .transport import Transport
+from .urls import without_query
 
 __all__ = ["Admitted", "Fetcher"]
 
@@ -236,14 +239,20 @@ class _Round:
     def _ask_once(self, candidate: Candidate) -> Granted | Refusal | IssuerUnavailable:
         fetcher, url = self._fetcher, self._metadata.token_url
         self._requests += 1
-        self._flight.phase = f"token request to {url}"
+        self._flight.phase = f"token request to {without_query(url)}"
         profile = fetcher._target.profile
         outgoing = token_request(url, self._identity, candidate.credentials, self._metadata.auth_method, profile)
         obtained = fetcher._clock.now()  # before it is sent: the token may be made at any moment after that
+        failure: TokenError | None = None
         try:
             answer = fetcher._transport.send(outgoing, self._flight.deadline, phase="token request")
-        except IssuerUnavailable as error:
-            return error.again()
+        except TokenError as error:
+            failure = error.again()
+        if failure is not None:
+            self._name(failure, candidate)
+            if isinstance(failure, IssuerUnavailable):
+                return failure
+            raise failure
         return read_answer(
             answer,
             self._identity,
@@ -282,6 +291,14 @@ class _Round:
             client_id=candidate.credentials.client_id,
             auth_method=self._metadata.auth_method,
         )
+
+    def _name(self, failure: TokenError, candidate: Candidate) -> None:
+        """Say in an error of the transport, too, whose token it was about."""
+        named = Refusal("unavailable", failure.message)
+        failure.message = str(self._error(named, candidate))
+        failure.args = (failure.message,)
+        failure.issuer = self._fetcher._target.name
+        failure.auth_method = self._metadata.auth_method
 
     def _check_binding(self, reading: Reading) -> None:
         target = self._fetcher._target

@@ -19,11 +19,12 @@ from typing import Any, Self, TypedDict, Unpack
 
 from cachetools import TLRUCache
 
+from .answer import Granted
 from .backends import Backend
 from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant
 from .credentials import ClientCredentials
 from .discovery import Target
-from .endpoint import Granted, Identity, IssuerProfile
+from .endpoint import IssuerProfile
 from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
 from .events import (
     Emitter,
@@ -38,6 +39,7 @@ from .events import (
 )
 from .fetch import Fetcher
 from .flight import Flight, Flights, PerProcess, event_loop_running, ticket
+from .identity import Identity
 from .reference import SecretReference
 from .resolve import CredentialsSource, Reading, credentials_source
 from .secret import Fingerprints, Secret

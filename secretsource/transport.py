@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from .answer import Answer
 from .clock import Deadline
-from .endpoint import Answer, Outgoing, is_loopback, without_query
+from .endpoint import Outgoing
 from .errors import ConfigurationError, DeadlineExceeded, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
 from .secret import Secret
+from .urls import is_loopback, without_query
 
 __all__ = ["Transport"]
 

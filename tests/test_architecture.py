@@ -23,10 +23,10 @@ PACKAGE = ROOT / "secretsource"
 ORDER = [
     name
     for line in (
-        "errors secret clock reference events flight credentials",
+        "errors secret clock reference events flight credentials urls identity",
         "backends backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd backends.vault backends.aws",
-        "resolve token endpoint transport discovery rounds fetch shared config source",
+        "resolve token endpoint answer transport discovery rounds fetch shared config source",
         "auth auth.challenge auth.httpx auth.",
         "rotation rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from secretsource.answer import Answer
 from secretsource.clock import Deadline
-from secretsource.discovery import Discovery, Target
-from secretsource.endpoint import Answer, Identity, IssuerProfile, Metadata, read_metadata
+from secretsource.discovery import Discovery, Metadata, Target, read_metadata
+from secretsource.endpoint import IssuerProfile
 from secretsource.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -18,6 +19,7 @@ from secretsource.errors import (
     IssuerUnavailable,
     SecretSourceError,
 )
+from secretsource.identity import Identity
 from secretsource.testing import FakeIssuer, Fault, TickingClock
 from secretsource.transport import Transport
 

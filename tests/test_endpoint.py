@@ -13,22 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secretsource.answer import Answer, Granted, Refusal, read_answer
 from secretsource.credentials import Binding, ClientCredentials
-from secretsource.endpoint import (
-    Answer,
-    Granted,
-    Identity,
-    IssuerProfile,
-    Outgoing,
-    Refusal,
-    check_auth_method,
-    check_binding,
-    check_url,
-    read_answer,
-    same_issuer,
-    token_request,
-    well_known_urls,
-)
+from secretsource.discovery import well_known_urls
+from secretsource.endpoint import IssuerProfile, Outgoing, check_auth_method, check_binding, token_request
 from secretsource.errors import (
     ConfigurationError,
     CredentialsRejected,
@@ -36,7 +24,9 @@ from secretsource.errors import (
     IssuerUnavailable,
     TokenRequestRefused,
 )
+from secretsource.identity import Identity
 from secretsource.testing import TickingClock
+from secretsource.urls import check_url, same_issuer
 
 URL = "https://issuer.test/connect/token"
 CLIENT = Identity("", "https://issuer.test/", "", "env://POS", "pos")

@@ -110,9 +110,7 @@ def test_each_distinct_request_is_a_kept_token_of_its_own(source_of: Make, issue
     assert source.status().kept_tokens == len(requests)
 
 
-def test_each_part_of_a_request_replaces_the_constructors_and_extra_merges(
-    source_of: Make, issuer: FakeIssuer
-) -> None:
+def test_each_part_of_a_request_replaces_the_constructors_and_extra_merges(source_of: Make, issuer: FakeIssuer) -> None:
     source = source_of(scope="a b", audience="api", resource="https://one.example", extra={"x": "1", "y": "2"})
     source.token(scope=["c"], extra={"x": "3", "z": "4"})
     (request,) = issuer.requests
@@ -129,7 +127,14 @@ def test_each_part_of_a_request_replaces_the_constructors_and_extra_merges(
 
 @pytest.mark.parametrize(
     "request_",
-    [{"scope": "b a"}, {"scope": ["a", "b", "a"]}, {"audience": "api"}, {"extra": {}}, {"timeout": 5}, {"force": False}],
+    [
+        {"scope": "b a"},
+        {"scope": ["a", "b", "a"]},
+        {"audience": "api"},
+        {"extra": {}},
+        {"timeout": 5},
+        {"force": False},
+    ],
 )
 def test_a_request_equal_to_the_default_is_the_default(
     source_of: Make, issuer: FakeIssuer, request_: dict[str, Any]
@@ -1060,7 +1065,9 @@ def test_the_text_of_what_a_callable_raises_never_shows(
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_while_a_callable_fails_what_it_gave_last_serves(source_of: Make, issuer: FakeIssuer, clock: TickingClock) -> None:
+def test_while_a_callable_fails_what_it_gave_last_serves(
+    source_of: Make, issuer: FakeIssuer, clock: TickingClock
+) -> None:
     failing: list[Exception] = []
 
     def credentials() -> ClientCredentials:

@@ -26,9 +26,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 import trustme
 
+from secretsource.answer import Answer, Refusal, read_answer
 from secretsource.clock import Deadline
 from secretsource.credentials import ClientCredentials
-from secretsource.endpoint import Answer, Identity, IssuerProfile, Outgoing, Refusal, read_answer, token_request
+from secretsource.endpoint import IssuerProfile, Outgoing, token_request
 from secretsource.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -36,6 +37,7 @@ from secretsource.errors import (
     IssuerUnavailable,
     SecretSourceError,
 )
+from secretsource.identity import Identity
 from secretsource.testing import Answer as Reply
 from secretsource.testing import FakeIssuer, Fault, LoopbackServer, TickingClock
 from secretsource.testing.loopback import Incoming

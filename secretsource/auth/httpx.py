@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import httpx
 
-from ..endpoint import is_loopback, with_ports
 from ..errors import ConfigurationError
 from ..events import Emitter, OriginLeft
 from ..source import TokenRequest
 from ..token import Token
+from ..urls import is_loopback, with_ports
 from .challenge import refuses_token
 
 __all__ = ["TokenAuth"]

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from ..answer import Answer, Granted
 from ..backends import Backend, backend_for
 from ..clock import SYSTEM_CLOCK, Deadline
 from ..credentials import Document, Meaning, interpret
 from ..discovery import Discovery, Target
-from ..endpoint import Answer, Granted, Outgoing, check_binding
+from ..endpoint import Outgoing, check_binding
 from ..errors import SecretSourceError
 from ..events import Emitter
 from ..fetch import Fetcher

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..endpoint import AUTH_METHODS, Identity, IssuerProfile
+from ..endpoint import AUTH_METHODS, IssuerProfile
 from ..errors import ConfigurationError
+from ..identity import Identity
 
 __all__ = ["add_credentials", "add_issuer", "add_request", "request_of", "target_arguments"]
 

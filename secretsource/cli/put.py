@@ -13,10 +13,10 @@ from typing import Any
 from ..backends import Writable, backend_for
 from ..backends.edits import WHOLE
 from ..backends.formats import format_of
-from ..endpoint import same_issuer
 from ..errors import ConfigurationError
 from ..reference import Fields, SecretReference
 from ..secret import Secret
+from ..urls import same_issuer
 from . import check
 from .options import add_credentials, add_issuer, add_request
 

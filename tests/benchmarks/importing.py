@@ -24,7 +24,9 @@ def rows() -> Iterator[Row]:
     note = f"fastest round {pair.ours * 1000:.1f} ms, bare Python {pair.theirs * 1000:.1f} ms"
     yield Row("import secretsource, over bare Python", pair.difference * 1000, 20, "ms", note)
     code = f"import sys, secretsource; print(*[name for name in {_UNWANTED!r} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
     note = f"it imports {', '.join(found)}" if found else f"none of {', '.join(_UNWANTED)}"
     yield Row("third-party libraries that it imports", len(found), 0, "", note)
 
