@@ -12,9 +12,11 @@ The way, in one direction; each module imports only from those before it:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing has it, whose import would cost more than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from .auth.httpx import TokenAuth as TokenAuth
     from .backends import Backend as Backend
     from .backends import Writable as Writable
@@ -59,7 +61,32 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = list(_HOME_OF)
+__all__ = [
+    "SecretSourceError",
+    "ConfigurationError",
+    "BackendError",
+    "SecretNotFound",
+    "AccessDenied",
+    "MalformedSecret",
+    "BackendUnavailable",
+    "TokenError",
+    "CredentialsRejected",
+    "TokenRequestRefused",
+    "InvalidTokenResponse",
+    "IssuerUnavailable",
+    "DeadlineExceeded",
+    "Secret",
+    "SecretReference",
+    "ClientCredentials",
+    "Document",
+    "Backend",
+    "Writable",
+    "CredentialsSource",
+    "Token",
+    "IssuerProfile",
+    "TokenSource",
+    "TokenAuth",
+]
 __version__ = "0.1.0"
 
 

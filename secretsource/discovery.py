@@ -131,18 +131,16 @@ class Discovery:
     def _asked(self, url: str, deadline: Deadline, patient: bool) -> Answer:
         waits = list(WAITS_BETWEEN_ATTEMPTS) if patient else []
         while True:
-            failure: IssuerUnavailable | None = None
+            outcome: Answer | IssuerUnavailable
             try:
-                answer = self._transport.send(Outgoing("GET", url, {}), deadline, phase="discovery")
+                outcome = self._transport.send(Outgoing("GET", url, {}), deadline, phase="discovery")
             except IssuerUnavailable as error:
-                failure = error.again()
-            if failure is None and answer.status < 500:
-                return answer
-            again = bool(waits) and (failure is None or failure.retryable)
-            if not again or not pause(waits.pop(0), None, deadline, self._clock.sleep):
-                if failure is not None:
-                    raise failure
-                return answer
+                outcome = error.again()
+            again = outcome.status >= 500 if isinstance(outcome, Answer) else outcome.retryable
+            if not (again and waits and pause(waits.pop(0), None, deadline, self._clock.sleep)):
+                if isinstance(outcome, Answer):
+                    return outcome
+                raise outcome
 
 
 def pause(seconds: float, retry_after: float | None, deadline: Deadline, sleep: Callable[[float], None]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .answer import Granted, Refusal, read_answer
+from .answer import Answer, Granted, Refusal, read_answer
 from .clock import Clock
 from .discovery import WAITS_BETWEEN_ATTEMPTS, Discovery, Metadata, Target, pause
 from .endpoint import check_binding, token_request
@@ -243,18 +243,18 @@ class _Round:
         profile = fetcher._target.profile
         outgoing = token_request(url, self._identity, candidate.credentials, self._metadata.auth_method, profile)
         obtained = fetcher._clock.now()  # before it is sent: the token may be made at any moment after that
-        failure: TokenError | None = None
+        outcome: Answer | TokenError
         try:
-            answer = fetcher._transport.send(outgoing, self._flight.deadline, phase="token request")
+            outcome = fetcher._transport.send(outgoing, self._flight.deadline, phase="token request")
         except TokenError as error:
-            failure = error.again()
-        if failure is not None:
-            self._name(failure, candidate)
-            if isinstance(failure, IssuerUnavailable):
-                return failure
-            raise failure
+            outcome = error.again()
+        if isinstance(outcome, TokenError):
+            self._name(outcome, candidate)
+            if isinstance(outcome, IssuerUnavailable):
+                return outcome
+            raise outcome
         return read_answer(
-            answer,
+            outcome,
             self._identity,
             profile,
             obtained=obtained,

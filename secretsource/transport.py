@@ -10,6 +10,7 @@ import _thread
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -251,7 +252,7 @@ def _trusting(ca_file: str | None) -> ssl.SSLContext:
 
 def _trust_the_system(context: ssl.SSLContext) -> None:
     """The system's authorities, or certifi's where there are none. SSL_CERT_FILE and SSL_CERT_DIR are not obeyed."""
-    if hasattr(ssl, "enum_certificates"):  # Windows
+    if sys.platform == "win32":
         for store in ("CA", "ROOT"):
             for certificate, encoding, _ in ssl.enum_certificates(store):
                 if encoding == "x509_asn":

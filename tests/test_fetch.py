@@ -500,6 +500,29 @@ def test_a_thousand_calls_with_a_wrong_secret_make_at_most_four_requests_in_five
     assert len(store.reads) <= 6
 
 
+def test_while_the_circuit_is_open_each_call_reads_a_cheap_store_once(issuer: FakeIssuer, clock: Clock) -> None:
+    store = Store()
+    store.put(B)
+    program = Program(issuer, store, clock)
+    program.fail()
+    before = len(store.reads)
+    for number in range(1, 6):
+        program.fail()
+        assert len(store.reads) == before + number
+
+
+def test_while_the_circuit_is_open_a_dear_store_is_read_once_in_five_seconds(issuer: FakeIssuer, clock: Clock) -> None:
+    store = Store(ttl=300)
+    store.put(B)
+    program = Program(issuer, store, clock)
+    program.fail()
+    before = len(store.reads)
+    for _ in range(29):
+        program.fail()
+        clock.tick(0.5)
+    assert len(store.reads) == before + 3
+
+
 def test_an_open_circuit_lets_one_candidate_through_an_interval_each_in_turn(issuer: FakeIssuer, clock: Clock) -> None:
     store = Store()
     store.put(B, pending=C)

@@ -158,14 +158,15 @@ class _Walk:
                 yield Step(name, "skipped", "--no-token")
             return
         # A token's answer tells the time, too, where there is no discovery: it is asked for before the clock is told.
-        failure = None
+        outcome: tuple[Granted, str] | SecretSourceError
         try:
-            granted, kind = self._granted(target, reference)
+            outcome = self._granted(target, reference)
         except SecretSourceError as error:
-            failure = error.again()
+            outcome = error.again()
         yield self._clock()
-        if failure is not None:
-            raise failure
+        if isinstance(outcome, SecretSourceError):
+            raise outcome
+        granted, kind = outcome
         yield _token(kind, metadata.auth_method)
         yield self._scope(granted)
         yield _life(granted)

@@ -53,7 +53,20 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = list(_HOME_OF)
+__all__ = [
+    "FakeIssuer",
+    "Grant",
+    "RecordedRequest",
+    "Fault",
+    "static_source",
+    "StaticSource",
+    "TickingClock",
+    "secret_file",
+    "BackendContract",
+    "LoopbackServer",
+    "Incoming",
+    "Answer",
+]
 
 
 def __getattr__(name: str) -> Any:

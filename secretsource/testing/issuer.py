@@ -118,7 +118,7 @@ class FakeIssuer:
         self.lifetime = lifetime
         self.refresh_in = refresh_in
         self.latency = latency
-        self.basic_encoding = basic_encoding
+        self.basic_encoding: Literal["form", "raw"] = basic_encoding
         self.unknown_scope = unknown_scope
         self._clock = clock
         self._server = LoopbackServer(self._answer, host=host, port=port, ssl_context=ssl_context)
