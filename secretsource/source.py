@@ -353,13 +353,17 @@ class TokenSource:
                 if not under_way:
                     self._begin_ahead(call)
                 return kept.token
+        self._raise_shared(call, now)
+        return None
+
+    def _raise_shared(self, call: _Call, now: Instant) -> None:
+        """Raise the failure that calls without a token share, if there is one."""
         failed = self._failed.get(call.key)
         if failed is not None and now.monotonic < failed[0]:
             failure = failed[1].again()
             if failure.retry_after is not None:
                 failure.retry_after = failed[0] - now.monotonic
             raise failure
-        return None
 
     def _begin_ahead(self, call: _Call) -> None:
         try:
@@ -408,6 +412,14 @@ class TokenSource:
         began = self._clock.monotonic()
         kept = self._lookup(call.key)
         alive = kept is not None and self._life_left(kept) > 0
+        if not call.after:
+            # Another flight may have landed between the caller's look and this one's begin: its outcome serves.
+            number, flight.ticket = flight.ticket, 1  # the oldest there is, so not for who forces a new one
+            if kept is not None and kept.token.age < kept.refresh_age:
+                return kept.token
+            if not alive:
+                self._raise_shared(call, self._clock.now())
+            flight.ticket = number
         asked, failure = True, None
         try:
             admitted = self._fetcher.admit(flight, early=call.after > 0)

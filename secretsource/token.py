@@ -13,18 +13,19 @@ __all__ = ["Token"]
 class Token(Masked):
     """An access token (RFC 6749 section 5.1). Printing and formatting show a mask; it is not pickled.
 
-    `scopes` are the granted ones; `token_type` is always "Bearer".
+    `authorization` is the value of an Authorization header, `scopes` are the granted ones, `lifetime` is in seconds.
     """
 
-    __slots__ = ("_clock", "_text", "lifetime", "obtained", "scopes", "token_type")
+    __slots__ = ("_boottime", "_clock", "_monotonic", "_wall", "authorization", "lifetime", "scopes")
     _mask = "⋯ use .authorization"
 
+    authorization: str
     scopes: tuple[str, ...]
-    token_type: str
     lifetime: float
-    obtained: Instant
     _clock: Clock
-    _text: str
+    _monotonic: float
+    _boottime: float
+    _wall: float
 
     def __init__(
         self,
@@ -32,33 +33,39 @@ class Token(Masked):
         *,
         lifetime: float,
         scopes: tuple[str, ...] = (),
-        token_type: str = "Bearer",
         obtained: Instant | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`lifetime` counts in seconds from `obtained`: the moment before it was asked for."""
         keep = object.__setattr__
-        keep(self, "_text", access_token)
-        keep(self, "_clock", clock)
+        # As a header has it, since that is what is wanted on each request (RFC 6750 section 2.1).
+        keep(self, "authorization", f"Bearer {access_token}")
         keep(self, "lifetime", lifetime)
         keep(self, "scopes", scopes)
-        keep(self, "token_type", token_type)
-        keep(self, "obtained", clock.now() if obtained is None else obtained)
+        keep(self, "_clock", clock)
+        monotonic, boottime, wall = clock.now() if obtained is None else obtained
+        keep(self, "_monotonic", monotonic)
+        keep(self, "_boottime", boottime)
+        keep(self, "_wall", wall)
 
     @property
     def access_token(self) -> str:
         """The token itself."""
-        return self._text
+        return self.authorization[7:]
 
     @property
-    def authorization(self) -> str:
-        """The value of an Authorization header (RFC 6750 section 2.1)."""
-        return f"{self.token_type} {self._text}"
+    def token_type(self) -> str:
+        return "Bearer"
+
+    @property
+    def obtained(self) -> Instant:
+        """The moment from which its lifetime counts."""
+        return Instant(self._monotonic, self._boottime, self._wall)
 
     @property
     def expires_at(self) -> datetime:
         """When it ends, as an aware UTC datetime."""
-        return datetime.fromtimestamp(self.obtained.wall, UTC) + timedelta(seconds=self.lifetime)
+        return datetime.fromtimestamp(self._wall, UTC) + timedelta(seconds=self.lifetime)
 
     @property
     def expires_in(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import copy
 import gc
 import itertools
@@ -244,6 +245,24 @@ def test_threads_that_share_a_failure_raise_exceptions_of_their_own(source: Toke
     assert issuer.token_requests == 1
 
 
+def test_a_caller_who_looked_before_a_flight_landed_and_began_one_after_it_makes_no_request(
+    source: TokenSource, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That gap is too small to be met by chance; so another call is made where the thread is started."""
+    real, outcomes = _thread.start_new_thread, list[Any]()
+
+    def start(*arguments: Any) -> int:
+        monkeypatch.setattr(_thread, "start_new_thread", real)
+        source._flights._by_key.get().clear()  # as if this flight had not been published yet
+        outcomes.append(source.token())
+        return real(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    outcomes.append(source.token())
+    assert outcomes[0] is outcomes[1]
+    assert issuer.token_requests == 1
+
+
 def test_each_waiter_has_a_deadline_of_its_own_and_takes_nobody_along(issuer: FakeIssuer) -> None:
     source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url)
     issuer.fail(Fault(hang=True), times=1)
@@ -481,11 +500,15 @@ def test_when_the_renewal_fails_the_kept_token_serves_on_to_its_end(
     assert source.token() is not token
 
 
+def has_failed(events: Events, times: int) -> None:
+    eventually(lambda: len(events.of(RefreshFailed)) >= times)
+
+
 def back_off(source: TokenSource, clock: TickingClock, events: Events, attempts: int) -> list[RefreshFailed]:
     """The failures of so many attempts, each made as soon as it is due."""
-    for number in range(1, attempts + 1):
+    for times in range(1, attempts + 1):
         source.token()
-        eventually(lambda number=number: len(events.of(RefreshFailed)) >= number)
+        has_failed(events, times)
         landed(source)
         next_try = source.status().next_try
         assert next_try is not None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import httpx
@@ -43,6 +46,22 @@ else:
     _Auth = httpx.Auth
 
 
+def _parts_of_an_origin() -> Callable[[Any], tuple[Any, ...]]:
+    """What tells one origin from another in a URL of httpx or httpx2, in the cheapest way, since each request asks.
+
+    Each public property copies something; where the parsed URL lies as we know it, it is asked itself.
+    """
+    libraries = [httpx] if find_spec("httpx2") is None else [httpx, httpx2]
+    parsed = attrgetter("_uri_reference.scheme", "_uri_reference.host", "_uri_reference.port")
+    with suppress(AttributeError):
+        if all(parsed(library.URL("https://a:1/")) == ("https", "a", 1) for library in libraries):
+            return parsed
+    return attrgetter("scheme", "raw_host", "port")
+
+
+_where = _parts_of_an_origin()
+
+
 class TokenAuth(_Auth):
     """Sets the Authorization header: `httpx.Client(auth=TokenAuth(source))`, or AsyncClient, or httpx2's.
 
@@ -59,37 +78,36 @@ class TokenAuth(_Auth):
         **request: Unpack[TokenRequest],
     ) -> None:
         self._source = source
-        self._request = request
+        self._token = partial(source.token, **request) if request else source.token
+        self._atoken = partial(source.atoken, **request) if request else source.atoken
         self._plain_http = with_ports(getattr(source, "plain_http", ()))
         self._emitter: Emitter = getattr(source, "_emitter", None) or Emitter()
         self._source_name = getattr(source, "name", type(source).__name__)
         # Origins that have been looked at: where a request goes next is almost always one of them.
-        self._known: dict[tuple[str, bytes, int | None], None] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
         self._only = None if origins is None else _origins(origins)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        self._check_origin(request.url)
-        token = self._source.token(**self._request)
+        if _where(request.url) not in self._known:
+            self._look_at(request.url)
+        token = self._token()
         request.headers["Authorization"] = token.authorization
         response = yield request
         if response.status_code == 401 and self._is_worth_another(request, response, token):
-            token = self._source.token(**self._request)
+            token = self._token()
             request.headers["Authorization"] = token.authorization
             yield request
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        self._check_origin(request.url)
-        token = await self._source.atoken(**self._request)
+        if _where(request.url) not in self._known:
+            self._look_at(request.url)
+        token = await self._atoken()
         request.headers["Authorization"] = token.authorization
         response = yield request
         if response.status_code == 401 and self._is_worth_another(request, response, token):
-            token = await self._source.atoken(**self._request)
+            token = await self._atoken()
             request.headers["Authorization"] = token.authorization
             yield request
-
-    def _check_origin(self, url: Any) -> None:
-        if (url.scheme, url.raw_host, url.port) not in self._known:
-            self._look_at(url)
 
     def _look_at(self, url: Any) -> None:
         origin = _origin(url)
@@ -105,10 +123,8 @@ class TokenAuth(_Auth):
                 hint="Use https; the names in the source's plain_http= are excepted",
             )
         if self._only is None and self._known:
-            scheme, raw_host, port = next(iter(self._known))
-            first = f"{scheme}://{raw_host.decode()}:{port or _PORTS[scheme]}"
-            self._emitter.emit([OriginLeft(self._source_name, first, origin)])
-        self._known[(url.scheme, url.raw_host, url.port)] = None
+            self._emitter.emit([OriginLeft(self._source_name, next(iter(self._known.values())), origin)])
+        self._known[_where(url)] = origin
 
     def _is_worth_another(self, request: Any, response: Any, token: Token) -> bool:
         """Drop the token that the API refused; whether to send the request again with another one."""

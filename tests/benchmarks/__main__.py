@@ -1,4 +1,4 @@
-"""All benchmarks and one table: `python tests/benchmarks`. Two minutes; let nothing else run meanwhile."""
+"""All benchmarks and one table: `python tests/benchmarks`. A minute and a half; let nothing else run meanwhile."""
 
 from __future__ import annotations
 
