@@ -53,14 +53,12 @@ def event_loop_running() -> bool:
 
 
 def _trio_here() -> Any:
-    """The trio module, if the caller is a trio task."""
+    """The trio module, if the caller is a trio task: in trio's guest mode an asyncio loop runs there as well."""
     trio = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            trio.lowlevel.current_task()
-        except (RuntimeError, AttributeError):  # not in a task; trio half imported
-            return None
-    return trio
+    try:
+        return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+    except AttributeError:  # half imported
+        return None
 
 
 class PerProcess(Generic[T]):
@@ -159,13 +157,13 @@ class Flight(Generic[T]):
 
     async def wait_async(self, deadline: Deadline) -> bool:
         """The same for a task, whose loop goes on meanwhile."""
-        if not self.done():
+        if self._outcome is None:
             trio = _trio_here()
-            if trio is not None:
-                await self._wait_in_trio(trio, self._time_for(deadline))
+            if trio is None:
+                await self._wait_in_asyncio(deadline)
             else:
-                await self._wait_in_asyncio(self._time_for(deadline))
-        return self.done()
+                await self._wait_in_trio(trio, deadline)
+        return self._outcome is not None
 
     def _time_for(self, deadline: Deadline) -> float:
         return min(deadline.left(), self.deadline.left())
@@ -179,33 +177,42 @@ class Flight(Generic[T]):
                 return
             wake()
 
-    async def _wait_in_asyncio(self, seconds: float) -> None:
+    async def _wait_in_asyncio(self, deadline: Deadline) -> None:
         asyncio = sys.modules["asyncio"]
         loop = asyncio.get_running_loop()
-        event = self._event_of(loop, asyncio.Event, loop.call_soon_threadsafe)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await event.wait()
-
-    async def _wait_in_trio(self, trio: Any, seconds: float) -> None:
-        token = trio.lowlevel.current_trio_token()
-        event = self._event_of(token, trio.Event, token.run_sync_soon)
-        with trio.move_on_after(seconds):
-            await event.wait()
-
-    def _event_of(self, loop: object, make: Callable[[], Any], call_soon: Callable[[Any], object]) -> Any:
-        """The one event of this flight in this loop: a thousand waiting tasks cost their loop one wake-up."""
         event = self._loops.get(loop)
         if event is None:
-            event = self._loops[loop] = make()  # no race: a loop runs on one thread
+            event = self._loops[loop] = asyncio.Event()  # no race: a loop runs on one thread
+            # One timer for all who have at least as much time as the flight.
+            timer = loop.call_later(self.deadline.left(), event.set)
 
-            def wake_loop() -> None:
-                # The loop is closed and nobody waits in it; trio's RunFinishedError is a RuntimeError, too.
-                with suppress(RuntimeError):
-                    call_soon(event.set)
+            def wake() -> None:
+                event.set()
+                timer.cancel()
 
-            self._when_done(wake_loop)
-        return event
+            self._when_done(lambda: _in_loop(loop.call_soon_threadsafe, wake))
+        if deadline.ends_at >= self.deadline.ends_at:
+            await event.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline.left()):
+                    await event.wait()
+
+    async def _wait_in_trio(self, trio: Any, deadline: Deadline) -> None:
+        token = trio.lowlevel.current_trio_token()
+        event = self._loops.get(token)
+        if event is None:
+            event = self._loops[token] = trio.Event()
+            self._when_done(lambda: _in_loop(token.run_sync_soon, event.set))
+        with trio.move_on_after(self._time_for(deadline)):
+            await event.wait()
+
+
+def _in_loop(call_soon: Callable[[Callable[[], object]], object], wake: Callable[[], object]) -> None:
+    """Wake all tasks of a loop at once: a thousand that wait for one flight cost their loop one call."""
+    # The loop may be closed, and nobody waits in it; trio's RunFinishedError is a RuntimeError, too.
+    with suppress(RuntimeError):
+        call_soon(wake)
 
 
 class Flights(Generic[T]):
