@@ -439,7 +439,8 @@ def test_the_failure_of_a_recovery_serves_all(issuer: FakeIssuer, clock: Clock) 
     assert {type(outcome) for outcome in outcomes} == {CredentialsRejected}
     assert {outcome.retry_after is not None for outcome in outcomes} == {True}
     assert len(program.statuses()) <= 20, "the first requests run side by side, and none comes after them"
-    assert store.reads == [False, True]
+    # One forced read; and who comes when the circuit is open already may have the store looked at once.
+    assert store.reads in ([False, True], [False, True, True])
     eventually(lambda: program.events.of(CircuitOpened))
     assert len(program.events.of(CircuitOpened)) == 1
 

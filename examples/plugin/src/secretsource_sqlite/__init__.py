@@ -29,9 +29,10 @@ class SqliteBackend:
         except sqlite3.Error as error:
             failure = error.sqlite_errorname  # its text may hold what was read
         if failure is not None:
-            raise BackendUnavailable(f"{name} cannot be read: {failure}", reference=name, hint="Is database= right?")
+            raise BackendUnavailable(f"{name} cannot be read: {failure}", reference=name, store=reference.store)
         if row is None:
-            raise SecretNotFound(f"no row for {name}", reference=name, hint="Add it to the table credentials")
+            hint = "Add it to the table credentials"
+            raise SecretNotFound(f"no row for {name}", reference=name, store=reference.store, hint=hint)
         version, *texts = row
         fields = {name: text for name, text in zip(COLUMNS, texts, strict=True) if text}
         return Document(fields, version=str(version))
