@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Protocol
 
-__all__ = ["Clock", "SystemClock", "SYSTEM_CLOCK", "Instant", "Deadline"]
+from .errors import ConfigurationError
+
+__all__ = ["Clock", "SystemClock", "SYSTEM_CLOCK", "Instant", "Deadline", "checked_seconds"]
 
 
 class Instant(NamedTuple):
@@ -51,6 +53,13 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+def checked_seconds(name: str, value: float, *, zero: bool = False) -> float:
+    """The value, if it is a number of seconds above 0 (or 0, with `zero`). ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
+        raise ConfigurationError(f"{name}={value!r} is not a number of seconds above 0")
+    return float(value)
 
 
 class Deadline:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import NamedTuple
 
 from .backends import Backend, backend_for
-from .clock import SYSTEM_CLOCK, Clock, Deadline
+from .clock import SYSTEM_CLOCK, Clock, Deadline, checked_seconds
 from .credentials import Binding, ClientCredentials, Document, Meaning, interpret
 from .errors import (
     AccessDenied,
@@ -114,9 +114,9 @@ class CredentialsSource:
         clock: Clock | None,
     ) -> None:
         self.name = name
-        self._timeout = timeout
-        self._max_stale = max_stale
-        self._denied_grace = denied_grace
+        self._timeout = checked_seconds("timeout", timeout)
+        self._max_stale = checked_seconds("max_stale", max_stale, zero=True)
+        self._denied_grace = checked_seconds("denied_grace", denied_grace, zero=True)
         self._clock: Clock = clock or SYSTEM_CLOCK
         self._emitter = Emitter(on_event, clock=self._clock)
         self._flights: Flights[Reading] = Flights("secret", self._emitter)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import difflib
 import os
-import random
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from cachetools import TLRUCache
 
 from .answer import Granted
 from .backends import Backend
-from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant
+from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant, checked_seconds
 from .credentials import ClientCredentials
 from .discovery import Target
 from .endpoint import IssuerProfile
@@ -41,6 +40,7 @@ from .fetch import Fetcher
 from .flight import Flight, Flights, PerProcess, event_loop_running, ticket
 from .identity import Identity
 from .reference import SecretReference
+from .renewal import Kept, Renewal, Use
 from .resolve import CredentialsSource, Reading, credentials_source
 from .secret import Fingerprints, Secret
 from .token import Token
@@ -53,8 +53,6 @@ _WINDOW = 1.0
 _REFUSED_AT_MOST = 16
 _REFUSED_AGAIN_FOR = 5.0
 _FAILURE_SHARED_FOR = 1.0
-_LONGEST_WAIT = 60.0
-_SHORTEST_WAIT = 0.05
 _LONGEST_TIMEOUT = 365 * 86400.0
 _NEVER = float("-inf")
 
@@ -89,25 +87,7 @@ class Status:
     orphaned_threads: int
 
 
-class _Kept:
-    """A token in use. Ages count from when it was asked for; `next_try` is set after a failed refresh."""
-
-    __slots__ = ("delay", "insisted", "next_try", "refresh_age", "token", "until_age")
-
-    def __init__(self, token: Token, refresh_age: float, until_age: float) -> None:
-        self.token = token
-        self.refresh_age = refresh_age
-        self.until_age = until_age
-        self.next_try: float | None = None
-        self.delay: float | None = None
-        self.insisted = False  # refused by an API, and handed out by the issuer again
-
-    def hurry(self) -> None:
-        self.next_try = self.delay = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(NamedTuple):
     """One call: whose token, until when it waits, and which flights are too old for it (`after`, 0: none)."""
 
     identity: Identity
@@ -125,19 +105,19 @@ class _TokenCache:
     def __init__(self, clock: Clock) -> None:
         self._lock = threading.RLock()
         self._busy = False
-        self._kept: TLRUCache[bytes, _Kept] = TLRUCache(
+        self._kept: TLRUCache[bytes, Kept] = TLRUCache(
             _KEPT_AT_MOST, lambda _key, kept, now: now + kept.until_age - kept.token.age, clock.monotonic
         )
 
-    def get(self, key: bytes) -> _Kept | None:
-        kept: _Kept | None = self._during(lambda cache: cache.get(key))
+    def get(self, key: bytes) -> Kept | None:
+        kept: Kept | None = self._during(lambda cache: cache.get(key))
         return kept
 
-    def put(self, key: bytes, kept: _Kept) -> None:
+    def put(self, key: bytes, kept: Kept) -> None:
         self._during(lambda cache: cache.__setitem__(key, kept))
 
-    def drop(self, gone: Callable[[_Kept], bool]) -> bool:
-        def drop(cache: TLRUCache[bytes, _Kept]) -> bool:
+    def drop(self, gone: Callable[[Kept], bool]) -> bool:
+        def drop(cache: TLRUCache[bytes, Kept]) -> bool:
             keys = [key for key, kept in cache.items() if gone(kept)]
             for key in keys:
                 cache.pop(key, None)
@@ -146,7 +126,7 @@ class _TokenCache:
         return self._during(drop) or False
 
     def hurry(self) -> None:
-        def hurry(cache: TLRUCache[bytes, _Kept]) -> None:
+        def hurry(cache: TLRUCache[bytes, Kept]) -> None:
             for kept in cache.values():
                 kept.hurry()
 
@@ -155,7 +135,7 @@ class _TokenCache:
     def __len__(self) -> int:
         return self._during(len) or 0
 
-    def _during(self, work: Callable[[TLRUCache[bytes, _Kept]], Any]) -> Any:
+    def _during(self, work: Callable[[TLRUCache[bytes, Kept]], Any]) -> Any:
         # One second: this thread may be wanted by a signal's code that waits for it while it has the lock.
         if not self._lock.acquire(timeout=1.0):
             return None
@@ -217,12 +197,14 @@ class TokenSource:
             token_url=token_url,
             auth_method=auth_method,
             profile=profile,
-            default_lifetime=_positive("default_lifetime", default_lifetime),
+            default_lifetime=checked_seconds("default_lifetime", default_lifetime),
             plain_http=plain_http,
         )
         self._timeout = _timeout(timeout)
-        self._leeway = None if leeway is None else _positive("leeway", leeway, zero=True)
-        self._refresh_ahead = None if refresh_ahead is None else _positive("refresh_ahead", refresh_ahead)
+        self._renewal = Renewal(
+            None if leeway is None else checked_seconds("leeway", leeway, zero=True),
+            None if refresh_ahead is None else checked_seconds("refresh_ahead", refresh_ahead),
+        )
         self._clock: Clock = clock or SYSTEM_CLOCK
         self._emitter = Emitter(on_event, clock=self._clock)
         self._credentials = credentials_source(
@@ -230,8 +212,8 @@ class TokenSource:
             stores=stores,
             client_id=client_id,
             timeout=timeout,
-            max_stale=_positive("max_stale", max_stale, zero=True),
-            denied_grace=_positive("denied_grace", denied_grace, zero=True),
+            max_stale=max_stale,
+            denied_grace=denied_grace,
             on_event=on_event,
             clock=clock,
         )
@@ -251,7 +233,7 @@ class TokenSource:
         self._closed = False
         self._warned_of_loop = False
         self._client_id: str | None = None
-        self._default: _Kept | None = None
+        self._default: Kept | None = None
         self._others: PerProcess[_TokenCache] = PerProcess(lambda: _TokenCache(self._clock))
         # Clock, end and token of the open window, read at once by a hit; one that is shut ended before all time.
         self._shut: tuple[Callable[[], float], float, Any] = (self._clock.monotonic, _NEVER, None)
@@ -328,31 +310,24 @@ class TokenSource:
         identity = self._identity.asking(**asked)
         return _Call(identity, identity.digest(), Deadline(timeout, self._clock), ticket() if force else 0)
 
-    def _lookup(self, key: bytes) -> _Kept | None:
+    def _lookup(self, key: bytes) -> Kept | None:
         return self._default if key == self._key else self._others.get().get(key)
 
-    def _without_waiting(self, call: _Call, kept: _Kept | None) -> Token | None:
+    def _without_waiting(self, call: _Call, kept: Kept | None) -> Token | None:
         """The kept token, if this call need not wait for a new one; a renewal ahead is begun on the way."""
         if call.after:
             return None
         now = self._clock.now()
         if kept is not None:
-            age = kept.token.obtained.age(now)
-            if age < kept.refresh_age:
-                self._open_window(call, kept, now, kept.refresh_age - age)
+            use, seconds = self._renewal.use(kept, now, under_way=self._flights.under_way(call.key) is not None)
+            if use is Use.HAND_OUT_AND_RENEW:
+                self._begin_ahead(call)
+            elif use is Use.HAND_OUT and seconds:
+                self._open_window(call, kept, now, seconds)
+            if use in (Use.HAND_OUT, Use.HAND_OUT_AND_RENEW):
                 return kept.token
-            if age < kept.until_age:
-                waits = age >= kept.until_age - self._leeway_of(kept.until_age)
-                under_way = self._flights.under_way(call.key) is not None
-                if kept.next_try is not None and now.monotonic < kept.next_try and not under_way:
-                    if not waits:
-                        self._open_window(call, kept, now, min(kept.next_try - now.monotonic, kept.until_age - age))
-                    return kept.token
-                if waits:
-                    return None
-                if not under_way:
-                    self._begin_ahead(call)
-                return kept.token
+            if use is Use.WAIT:
+                return None
         self._raise_shared(call, now)
         return None
 
@@ -371,16 +346,16 @@ class TokenSource:
         except SecretSourceError as error:  # four threads hang; the kept token serves on
             self._last_error = type(error).__name__
 
-    def _open_window(self, call: _Call, kept: _Kept, now: Instant, seconds: float) -> None:
+    def _open_window(self, call: _Call, kept: Kept, now: Instant, seconds: float) -> None:
         """Let calls for the default token through without looking, for a second at most."""
         if call.key == self._key:
             self._window = (self._clock.monotonic, now.monotonic + min(_WINDOW, seconds), kept.token)
             if self._default is not kept or self._closed:  # dropped meanwhile
                 self._window = self._shut
 
-    def _while_it_lives(self, call: _Call, kept: _Kept | None, failure: SecretSourceError) -> Token:
+    def _while_it_lives(self, call: _Call, kept: Kept | None, failure: SecretSourceError) -> Token:
         """The kept token to its very end, if no new one is to be had; else the failure is raised."""
-        if kept is not None and not call.after and self._lookup(call.key) is kept and self._life_left(kept) > 0:
+        if kept is not None and not call.after and self._lookup(call.key) is kept and self._is_alive(kept):
             return kept.token
         raise failure
 
@@ -388,11 +363,8 @@ class TokenSource:
         """How long a flight begun by this call lasts: it serves others, too, who may have more time."""
         return call.deadline if call.deadline.seconds >= self._timeout else Deadline(self._timeout, self._clock)
 
-    def _leeway_of(self, lifetime: float) -> float:
-        return min(30.0 if self._leeway is None else self._leeway, lifetime / 10)
-
-    def _life_left(self, kept: _Kept) -> float:
-        return kept.until_age - kept.token.age
+    def _is_alive(self, kept: Kept) -> bool:
+        return kept.life_left(self._clock.now()) > 0
 
     def _warn_of_event_loop(self, name: str, stacklevel: int) -> None:
         if not self._warned_of_loop and event_loop_running():
@@ -411,7 +383,7 @@ class TokenSource:
     def _fetched(self, call: _Call, flight: Flight[Token]) -> Token:
         began = self._clock.monotonic()
         kept = self._lookup(call.key)
-        alive = kept is not None and self._life_left(kept) > 0
+        alive = kept is not None and self._is_alive(kept)
         if not call.after:
             # Another flight may have landed between the caller's look and this one's begin: its outcome serves.
             number, flight.ticket = flight.ticket, 1  # the oldest there is, so not for who forces a new one
@@ -440,11 +412,11 @@ class TokenSource:
         token, name = granted.token, self._name
         self._failed.pop(call.key, None)
         self._last_error = None
-        kept = _Kept(token, self._refresh_age(granted), token.lifetime)
+        kept = self._renewal.keep(granted)
         if self._was_refused(token):
             # The issuer insists on it. It is handed out for a moment, so that not each call asks again.
-            kept.until_age = kept.refresh_age = min(token.lifetime, token.age + _REFUSED_AGAIN_FOR)
-            kept.insisted = True
+            until_age = min(token.lifetime, token.age + _REFUSED_AGAIN_FOR)
+            kept = Kept(token, until_age, until_age, insisted=True)
             events.append(TokenRefused(name, again=True))
         self._keep(call, kept)
         events.append(TokenFetched(name, token.scopes, token.lifetime, self._clock.monotonic() - began))
@@ -454,8 +426,8 @@ class TokenSource:
             events.append(ScopeNarrowed(name, granted.missing_scopes))
         return token
 
-    def _keep(self, call: _Call, kept: _Kept) -> None:
-        if self._closed or self._life_left(kept) <= 0:
+    def _keep(self, call: _Call, kept: Kept) -> None:
+        if self._closed or not self._is_alive(kept):
             return
         if call.key == self._key:
             self._default = kept
@@ -466,35 +438,21 @@ class TokenSource:
         if self._closed:  # meanwhile
             self._drop(lambda kept: True)
 
-    def _refresh_age(self, granted: Granted) -> float:
-        """The age at which a token is renewed ahead; drawn per token, so that a fleet does not renew in step."""
-        lifetime = granted.token.lifetime
-        if granted.refresh_in is not None and 0 < granted.refresh_in < lifetime:
-            age = granted.refresh_in
-        elif self._refresh_ahead is not None:
-            age = lifetime - min(self._refresh_ahead, lifetime / 2)
-        else:
-            age = lifetime * random.uniform(0.7, 0.8)
-        return min(age, lifetime - self._leeway_of(lifetime))
-
     def _after_failure(self, call: _Call, failure: SecretSourceError) -> RefreshFailed:
         """Settle when the next attempt is due."""
         self._last_error = type(failure).__name__
-        now, kept = self._clock.monotonic(), self._lookup(call.key)
-        life_left = 0.0 if kept is None else max(0.0, self._life_left(kept))
+        now, kept = self._clock.now(), self._lookup(call.key)
+        life_left = 0.0 if kept is None else max(0.0, kept.life_left(now))
         asked_to_wait = 0.0 if isinstance(failure, CredentialsRejected) else failure.retry_after or 0.0
         if kept is not None and life_left > 0:
-            longest = min(_LONGEST_WAIT, life_left / 4)
-            kept.delay = min(longest, 1.0 if kept.delay is None else kept.delay * 2)
-            wait = max(_SHORTEST_WAIT, random.uniform(0, kept.delay), asked_to_wait)
-            kept.next_try = now + wait
+            wait = self._renewal.back_off(kept, now, asked_to_wait)
             if asked_to_wait:  # also once this token has ended
-                self._share(call, failure, now + asked_to_wait)
+                self._share(call, failure, now.monotonic + asked_to_wait)
         else:
             # Where a read of the store is cheap, each call looks whether the secret has been repaired.
             cheap = isinstance(failure, CredentialsRejected) and self._credentials.cheap
             wait = max(0.0 if cheap else _FAILURE_SHARED_FOR, asked_to_wait)
-            self._share(call, failure, now + wait)
+            self._share(call, failure, now.monotonic + wait)
         code, status = (failure.error, failure.status) if isinstance(failure, TokenError) else (None, None)
         return RefreshFailed(self._name, type(failure).__name__, code, status, life_left, wait)
 
@@ -511,7 +469,7 @@ class TokenSource:
             self._drop(lambda kept: True)
         self._client_id = client_id
 
-    def _drop(self, gone: Callable[[_Kept], bool]) -> bool:
+    def _drop(self, gone: Callable[[Kept], bool]) -> bool:
         default = self._default
         if default is not None and gone(default):
             self._default, self._window = None, self._shut
@@ -571,7 +529,7 @@ class TokenSource:
             credentials=self._name,
             version=None if reading is None else reading.credentials.version,
             credentials_age=None if reading is None else now - reading.began,
-            token_life_left=None if kept is None else max(0.0, self._life_left(kept)),
+            token_life_left=None if kept is None else max(0.0, kept.life_left(self._clock.now())),
             token_expires_at=None if kept is None else kept.token.expires_at,
             last_error=self._last_error,
             next_try=None if next_try is None or next_try <= now else next_try - now,
@@ -625,13 +583,7 @@ def _unknown_name(where: str, name: str, known: Iterable[str]) -> ConfigurationE
     return ConfigurationError(f"{where} takes no {name}=", hint=hint)
 
 
-def _positive(name: str, value: float, *, zero: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
-        raise ConfigurationError(f"{name}={value!r} is not a number of seconds above 0")
+def _timeout(value: float) -> float:
+    if checked_seconds("timeout", value) > _LONGEST_TIMEOUT:  # which operating systems cannot wait for
+        raise ConfigurationError(f"timeout={value!r} is no deadline", hint="A few seconds are usual")
     return float(value)
-
-
-def _timeout(seconds: float) -> float:
-    if _positive("timeout", seconds) > _LONGEST_TIMEOUT:  # which operating systems cannot wait for
-        raise ConfigurationError(f"timeout={seconds!r} is no deadline", hint="A few seconds are usual")
-    return float(seconds)

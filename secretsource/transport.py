@@ -43,6 +43,14 @@ _CERTIFICATE_FAULTS = {
 }
 
 
+# For plain http, where httpx would otherwise make one for each request: OpenSSL holds a lock meanwhile, which a fork
+# would leave locked in the child.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+# httpx imports httpcore when it makes its first transport. Here, and not on the thread of a first request: a fork
+# meanwhile would leave the child half a module.
+httpx.HTTPTransport(verify=_NO_TLS, trust_env=False).close()
+
+
 class Transport:
     """Sends token and metadata requests. Safe from any thread, and in a forked child: it keeps no connection."""
 
@@ -138,7 +146,7 @@ class _Watchdog:
 
 def _client(context: ssl.SSLContext | None, proxy: Secret | None) -> httpx.Client:
     transport = httpx.HTTPTransport(
-        verify=context if context is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        verify=context or _NO_TLS,
         trust_env=False,
         proxy=None if proxy is None else _httpx_proxy(proxy, context),
         limits=httpx.Limits(max_keepalive_connections=0),

@@ -26,7 +26,7 @@ ORDER = [
         "errors secret clock reference events flight credentials urls identity",
         "backends backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd backends.vault backends.aws",
-        "resolve token endpoint answer transport discovery rounds fetch shared config source",
+        "resolve token endpoint answer transport discovery rounds fetch renewal shared config source",
         "auth auth.challenge auth.httpx auth.",
         "rotation rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",
