@@ -157,12 +157,19 @@ class Flight(Generic[T]):
 
     async def wait_async(self, deadline: Deadline) -> bool:
         """The same for a task, whose loop goes on meanwhile."""
-        if self._outcome is None:
-            trio = _trio_here()
-            if trio is None:
-                await self._wait_in_asyncio(deadline)
-            else:
-                await self._wait_in_trio(trio, deadline)
+        if self._outcome is not None:
+            return True
+        trio = _trio_here()
+        event = self._event_in_asyncio() if trio is None else self._event_in_trio(trio)
+        if trio is not None:
+            with trio.move_on_after(self._time_for(deadline)):
+                await event.wait()
+        elif deadline.ends_at >= self.deadline.ends_at:
+            await event.wait()  # a timer of the loop sets it when the flight's time is over
+        else:
+            with suppress(TimeoutError):
+                async with sys.modules["asyncio"].timeout(deadline.left()):
+                    await event.wait()
         return self._outcome is not None
 
     def _time_for(self, deadline: Deadline) -> float:
@@ -177,7 +184,7 @@ class Flight(Generic[T]):
                 return
             wake()
 
-    async def _wait_in_asyncio(self, deadline: Deadline) -> None:
+    def _event_in_asyncio(self) -> Any:
         asyncio = sys.modules["asyncio"]
         loop = asyncio.get_running_loop()
         event = self._loops.get(loop)
@@ -191,21 +198,15 @@ class Flight(Generic[T]):
                 timer.cancel()
 
             self._when_done(lambda: _in_loop(loop.call_soon_threadsafe, wake))
-        if deadline.ends_at >= self.deadline.ends_at:
-            await event.wait()
-        else:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(deadline.left()):
-                    await event.wait()
+        return event
 
-    async def _wait_in_trio(self, trio: Any, deadline: Deadline) -> None:
+    def _event_in_trio(self, trio: Any) -> Any:
         token = trio.lowlevel.current_trio_token()
         event = self._loops.get(token)
         if event is None:
             event = self._loops[token] = trio.Event()
             self._when_done(lambda: _in_loop(token.run_sync_soon, event.set))
-        with trio.move_on_after(self._time_for(deadline)):
-            await event.wait()
+        return event
 
 
 def _in_loop(call_soon: Callable[[Callable[[], object]], object], wake: Callable[[], object]) -> None:

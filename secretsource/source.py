@@ -315,7 +315,7 @@ class TokenSource:
 
     def _without_waiting(self, call: _Call, kept: Kept | None) -> Token | None:
         """The kept token, if this call need not wait for a new one; a renewal ahead is begun on the way."""
-        if call.after:
+        if call.after or (kept is None and not self._failed):
             return None
         now = self._clock.now()
         if kept is not None:
