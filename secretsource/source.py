@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from cachetools import TLRUCache
 
@@ -87,13 +87,27 @@ class Status:
     orphaned_threads: int
 
 
-class _Call(NamedTuple):
-    """One call: whose token, until when it waits, and which flights are too old for it (`after`, 0: none)."""
+class _Call:
+    """One call: whose token, until when it waits, and which flights are too old for it (`after`, 0: none).
 
-    identity: Identity
-    key: bytes
-    deadline: Deadline
-    after: int
+    It is the body of the flight that it begins; that lasts at least as long as the source's own time-out, since it
+    serves others, too.
+    """
+
+    __slots__ = ("after", "deadline", "identity", "key", "lasting", "source")
+
+    def __init__(
+        self, source: TokenSource, identity: Identity, key: bytes, deadline: Deadline, lasting: Deadline, after: int
+    ) -> None:
+        self.source = source
+        self.identity = identity
+        self.key = key
+        self.deadline = deadline
+        self.lasting = lasting
+        self.after = after
+
+    def __call__(self, flight: Flight[Token]) -> Token:
+        return self.source._fetched(self, flight)
 
 
 class _TokenCache:
@@ -256,32 +270,24 @@ class TokenSource:
         now, until, token = self._window
         if now() < until and not request:
             return token  # type: ignore[no-any-return]
-        return self._token(request)
+        call = self._call(request)
+        kept = self._lookup(call.key)
+        token = self._without_waiting(call, kept)
+        if token is not None:
+            return token
+        self._warn_of_event_loop("token", stacklevel=2)
+        failure: SecretSourceError
+        try:
+            return self._flights.run(call.key, call, call.deadline, lasting=call.lasting, after=call.after)
+        except SecretSourceError as error:
+            failure = error.again()
+        return self._while_it_lives(call, kept, failure)
 
     async def atoken(self, **request: Unpack[TokenRequest]) -> Token:
         """The same token for a task of asyncio or trio, whose loop goes on while this waits."""
         now, until, token = self._window
         if now() < until and not request:
             return token  # type: ignore[no-any-return]
-        return await self._atoken(request)
-
-    def _token(self, request: TokenRequest) -> Token:
-        call = self._call(request)
-        kept = self._lookup(call.key)
-        token = self._without_waiting(call, kept)
-        if token is not None:
-            return token
-        self._warn_of_event_loop("token", stacklevel=3)
-        failure: SecretSourceError
-        try:
-            return self._flights.run(
-                call.key, self._body(call), call.deadline, lasting=self._lasting(call), after=call.after
-            )
-        except SecretSourceError as error:
-            failure = error.again()
-        return self._while_it_lives(call, kept, failure)
-
-    async def _atoken(self, request: TokenRequest) -> Token:
         call = self._call(request)
         kept = self._lookup(call.key)
         token = self._without_waiting(call, kept)
@@ -289,9 +295,7 @@ class TokenSource:
             return token
         failure: SecretSourceError
         try:
-            return await self._flights.run_async(
-                call.key, self._body(call), call.deadline, lasting=self._lasting(call), after=call.after
-            )
+            return await self._flights.run_async(call.key, call, call.deadline, lasting=call.lasting, after=call.after)
         except SecretSourceError as error:
             failure = error.again()
         return self._while_it_lives(call, kept, failure)
@@ -300,7 +304,8 @@ class TokenSource:
         if self._closed:
             raise ConfigurationError(f"this source of tokens ({self._name}) is closed", hint="Make a new one")
         if not request:
-            return _Call(self._identity, self._key, Deadline(self._timeout, self._clock), 0)
+            deadline = Deadline(self._timeout, self._clock)
+            return _Call(self, self._identity, self._key, deadline, deadline, 0)
         asked: dict[str, Any] = dict(request)
         timeout = _timeout(asked.pop("timeout", self._timeout))
         force = asked.pop("force", False)
@@ -308,7 +313,8 @@ class TokenSource:
             if name not in TokenRequest.__annotations__:
                 raise _unknown_name("token()", name, TokenRequest.__annotations__)
         identity = self._identity.asking(**asked)
-        return _Call(identity, identity.digest(), Deadline(timeout, self._clock), ticket() if force else 0)
+        deadline, lasting = (Deadline(time, self._clock) for time in (timeout, max(timeout, self._timeout)))
+        return _Call(self, identity, identity.digest(), deadline, lasting, ticket() if force else 0)
 
     def _lookup(self, key: bytes) -> Kept | None:
         return self._default if key == self._key else self._others.get().get(key)
@@ -342,7 +348,7 @@ class TokenSource:
 
     def _begin_ahead(self, call: _Call) -> None:
         try:
-            self._flights.join(call.key, self._body(call), Deadline(self._timeout, self._clock))
+            self._flights.join(call.key, call, Deadline(self._timeout, self._clock))
         except SecretSourceError as error:  # four threads hang; the kept token serves on
             self._last_error = type(error).__name__
 
@@ -359,10 +365,6 @@ class TokenSource:
             return kept.token
         raise failure
 
-    def _lasting(self, call: _Call) -> Deadline:
-        """How long a flight begun by this call lasts: it serves others, too, who may have more time."""
-        return call.deadline if call.deadline.seconds >= self._timeout else Deadline(self._timeout, self._clock)
-
     def _is_alive(self, kept: Kept) -> bool:
         return kept.life_left(self._clock.now()) > 0
 
@@ -376,9 +378,6 @@ class TokenSource:
             )
 
     # --- the way of a flight ---
-
-    def _body(self, call: _Call) -> Callable[[Flight[Token]], Token]:
-        return lambda flight: self._fetched(call, flight)
 
     def _fetched(self, call: _Call, flight: Flight[Token]) -> Token:
         began = self._clock.monotonic()
