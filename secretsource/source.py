@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
@@ -249,9 +250,10 @@ class TokenSource:
         self._client_id: str | None = None
         self._default: Kept | None = None
         self._others: PerProcess[_TokenCache] = PerProcess(lambda: _TokenCache(self._clock))
-        # Clock, end and token of the open window, read at once by a hit; one that is shut ended before all time.
-        self._shut: tuple[Callable[[], float], float, Any] = (self._clock.monotonic, _NEVER, None)
-        self._window: tuple[Callable[[], float], float, Any] = self._shut
+        # The window in which a hit does not look further, and its token; one that is shut ended before all time. The
+        # token is written first and never taken out while hits may come: who reads the end has its token, or a newer.
+        self._open_until = _NEVER
+        self._open: Any = None
         self._emitter.emit(PlainHttpAllowed(self._name, host) for host in target.plain_http)
 
     @property
@@ -267,9 +269,8 @@ class TokenSource:
         `scope`, `audience`, `resource` replace the constructor's, `extra` merges by name; `timeout` in seconds;
         `force=True` fetches a new one.
         """
-        now, until, token = self._window
-        if now() < until and not request:
-            return token  # type: ignore[no-any-return]
+        if monotonic() < self._open_until and not request:
+            return self._open  # type: ignore[no-any-return]
         call = self._call(request)
         kept = self._lookup(call.key)
         token = self._without_waiting(call, kept)
@@ -285,9 +286,8 @@ class TokenSource:
 
     async def atoken(self, **request: Unpack[TokenRequest]) -> Token:
         """The same token for a task of asyncio or trio, whose loop goes on while this waits."""
-        now, until, token = self._window
-        if now() < until and not request:
-            return token  # type: ignore[no-any-return]
+        if monotonic() < self._open_until and not request:
+            return self._open  # type: ignore[no-any-return]
         call = self._call(request)
         kept = self._lookup(call.key)
         token = self._without_waiting(call, kept)
@@ -353,11 +353,16 @@ class TokenSource:
             self._last_error = type(error).__name__
 
     def _open_window(self, call: _Call, kept: Kept, now: Instant, seconds: float) -> None:
-        """Let calls for the default token through without looking, for a second at most."""
-        if call.key == self._key:
-            self._window = (self._clock.monotonic, now.monotonic + min(_WINDOW, seconds), kept.token)
+        """Let calls for the default token through without looking, for a second at most.
+
+        Hits read the system's clock; with another one there is no window, and each call looks.
+        """
+        if call.key == self._key and self._clock.monotonic == monotonic:
+            self._open_until = _NEVER
+            self._open = kept.token
+            self._open_until = now.monotonic + min(_WINDOW, seconds)
             if self._default is not kept or self._closed:  # dropped meanwhile
-                self._window = self._shut
+                self._open_until = _NEVER
 
     def _while_it_lives(self, call: _Call, kept: Kept | None, failure: SecretSourceError) -> Token:
         """The kept token to its very end, if no new one is to be had; else the failure is raised."""
@@ -471,7 +476,7 @@ class TokenSource:
     def _drop(self, gone: Callable[[Kept], bool]) -> bool:
         default = self._default
         if default is not None and gone(default):
-            self._default, self._window = None, self._shut
+            self._default, self._open_until = None, _NEVER
         others = self._others.get().drop(gone)
         return others or default is not self._default
 
@@ -541,6 +546,7 @@ class TokenSource:
         """Drop all tokens; later calls are a ConfigurationError. What was given to it stays open."""
         self._closed = True
         self._drop(lambda kept: True)
+        self._open = None
         self._failed.clear()
 
     def __enter__(self) -> Self:

@@ -187,7 +187,11 @@ def test_another_failure_is_another_state(log: list[logging.LogRecord], clock: T
 
 @pytest.mark.parametrize(
     ("warning", "end"),
-    [(failed(), FETCHED), (CredentialsStale(SOURCE, "BackendUnavailable", 1.0, None), CredentialsRecovered(SOURCE)), (OPENED, CLOSED)],
+    [
+        (failed(), FETCHED),
+        (CredentialsStale(SOURCE, "BackendUnavailable", 1.0, None), CredentialsRecovered(SOURCE)),
+        (OPENED, CLOSED),
+    ],
     ids=lambda event: type(event).__name__,
 )
 def test_after_it_has_ended_it_is_news_again(

@@ -151,7 +151,8 @@ class _Walk:
         )
         how = "configured" if target.token_url else "discovered"
         bound = "bound to it by the document" if meaning.binding.issuer else "not bound by the document"
-        yield Step("issuer", "ok", f"token endpoint {metadata.token_url} ({how}), {metadata.auth_method}; {bound}")
+        found = f"token endpoint {metadata.token_url} ({how}), {metadata.auth_method}; {bound}"
+        yield Step("issuer", "ok", found, _not_obeyed(metadata.token_url, options.ca_file))
         if options.no_token:
             yield self._clock()
             for name in _STEPS[6:]:
@@ -267,6 +268,13 @@ def _token(kind: str, method: str) -> Step:
         f"obtained with {method} and the {kind} secret; the issuer rejects the current one",
         "Finish the change of the secret: the store and the issuer have to name the same one as current",
     )
+
+
+def _not_obeyed(url: str, ca_file: str | None) -> str | None:
+    names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    if not names or ca_file is not None or not url.startswith("https:"):
+        return None
+    return f"{' and '.join(names)} are set and not obeyed: other authorities than the system's go into --ca-file"
 
 
 def _life(granted: Granted) -> Step:
