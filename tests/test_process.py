@@ -59,7 +59,12 @@ def script(issuer: FakeIssuer, body: str) -> str:
     """
     code = textwrap.dedent(head) + textwrap.dedent(body)
     done = subprocess.run(
-        [sys.executable, "-c", code, issuer.token_url], capture_output=True, text=True, timeout=60, check=False
+        # Python 3.12 and newer warn of what is tried here: a fork of a process with threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, issuer.token_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout

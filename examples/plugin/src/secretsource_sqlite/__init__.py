@@ -23,7 +23,7 @@ class SqliteBackend:
         failure = row = None
         try:
             file = f"file:{reference.option('database')}?mode=ro"
-            with closing(sqlite3.connect(file, timeout, uri=True)) as database:
+            with closing(sqlite3.connect(file, timeout=timeout, uri=True)) as database:
                 query = f"SELECT version, {', '.join(COLUMNS)} FROM credentials WHERE name = ?"
                 row = database.execute(query, [reference.path]).fetchone()
         except sqlite3.Error as error:
