@@ -83,35 +83,32 @@ class _Demo:
 
     def _story(self) -> dict[str, Any]:
         self._say(f"{_THREADS} threads and {_TASKS} tasks call the API; a token lives {_LIFETIME:.0f} s")
-        time.sleep(1.2)
+        time.sleep(0.5)
         self._say("the administrator writes the new secret into the file, as pending", "note")
         self._write({"client_secret": "demo-secret-1", "client_secret_pending": "demo-secret-2"})
-        time.sleep(0.7)
+        self._await_renewal()
         self._say("… saves it at the issuer: the old one is dead from now on", "note")
         self._issuer.set_secret("pos", "demo-secret-2")
-        time.sleep(1.2)
+        self._await_renewal()
         self._say("… and promotes it in the file", "note")
         self._write({"client_secret": "demo-secret-2", "client_secret_previous": "demo-secret-1"})
-        time.sleep(0.7)
+        self._await_renewal()
         self._say("a second change, without pending: the file first", "note")
         self._write({"client_secret": "demo-secret-3"})
-        time.sleep(1.2)
+        self._await_renewal()
         self._say("… and the issuer later", "note")
         self._issuer.set_secret("pos", "demo-secret-3")
-        time.sleep(1.0)
+        self._await_renewal()
         return self._outage()
 
     def _outage(self) -> dict[str, Any]:
-        self._renewed.clear()
-        self._renewed.wait(2 * _LIFETIME)
         calls, failures = self._calls.made, self._count(RefreshFailed)
         self._say(f"the issuer is down, just after a renewal, for {_OUTAGE} s", "note")
         with self._issuer.down():
             time.sleep(_OUTAGE)
             served = self._calls.made - calls
         self._say("the issuer is back", "note")
-        self._renewed.clear()
-        self._renewed.wait(2 * _LIFETIME)
+        self._await_renewal()
         time.sleep(0.3)
         return {
             "seconds": _OUTAGE,
@@ -119,6 +116,11 @@ class _Demo:
             "served_by": "the kept token",
             "failed_refreshes": self._count(RefreshFailed) - failures,
         }
+
+    def _await_renewal(self) -> None:
+        """Wait until the programs have a token that was asked for after this moment."""
+        self._renewed.clear()
+        self._renewed.wait(2 * _LIFETIME)
 
     def _write(self, secrets: dict[str, str]) -> None:
         document = {"client_id": "pos", **secrets, "issuer": self._issuer.url}
