@@ -31,7 +31,12 @@ __all__ = ["Answer", "Granted", "Refusal", "read_answer"]
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 # Codes of RFC 6749 and 8707, and GitHub's. What else an issuer calls an error may be anything, a secret that it
 # echoes included, and is not repeated.
-_ERROR_CODES = {"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "invalid_scope"} | {
+_ERROR_CODES = {
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "invalid_scope",
     "unsupported_grant_type",
     "invalid_target",
     "access_denied",
@@ -199,7 +204,7 @@ def read_answer(
     return Granted(
         Token(
             text,
-            lifetime=default_lifetime if lifetime is None else lifetime,
+            lifetime=min(default_lifetime, _LONGEST_LIFETIME) if lifetime is None else lifetime,
             scopes=identity.scopes if granted == identity.scopes else granted,
             obtained=obtained,
             clock=clock,
@@ -248,7 +253,7 @@ def _refusal(
         code = "unknown" if isinstance(code, str) and code else None
     vendor_code = _vendor_code(members)
     kind, hint = _classified(status, code, profile)
-    if vendor_code in _VENDOR_HINTS:
+    if vendor_code in _VENDOR_HINTS and code in ("invalid_client", "unauthorized_client"):
         hint = _VENDOR_HINTS[vendor_code]
     elif kind == "rejected" and special:
         hint = (
@@ -281,7 +286,7 @@ def _classified(status: int, code: str | None, profile: IssuerProfile) -> tuple[
         or (status == 403 and code in ("unauthorized_client", "access_denied"))
     ):
         return "rejected", "Compare the client ID and secret in the store with those at the issuer"
-    if status == 403 and code is None:
+    if status == 403 and code in (None, "unknown"):
         return "doubtful", "No OAuth error came with it: a firewall or gateway before the issuer may have answered"
     if status in (404, 405, 410):
         return "refused", "Is this the token endpoint? Give issuer= for discovery, or correct token_url="
@@ -295,7 +300,7 @@ def _classified(status: int, code: str | None, profile: IssuerProfile) -> tuple[
 
 
 def _vendor_code(members: Mapping[str, Any]) -> str | None:
-    for name in ("error_description", "error_uri", "errorCode", "error_codes"):
+    for name in ("error_description", "error_uri", "errorCode"):
         value = members.get(name)
         match = _VENDOR_CODE.search(value) if isinstance(value, str) else None
         if match:

@@ -12,6 +12,8 @@ from .answer import Answer
 from .clock import Clock, Deadline
 from .endpoint import AUTH_METHODS, IssuerProfile, Outgoing, check_auth_method
 from .errors import ConfigurationError, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
+from .events import DiscoveryFailed, Emitter
+from .flight import Flight, Flights
 from .identity import Identity
 from .transport import Transport
 from .urls import check_url, host_of, http_parts, same_issuer
@@ -48,6 +50,10 @@ class Target:
         plain_http: Iterable[str] = (),
     ) -> Target:
         """A target that a secret may be sent to. ConfigurationError."""
+        if not isinstance(plain_http, Iterable):
+            raise ConfigurationError("plain_http= is one host or several", hint="Such as plain_http=('orchard:8080',)")
+        if profile is not None and not isinstance(profile, IssuerProfile):
+            raise ConfigurationError(f"profile= is an IssuerProfile, not {type(profile).__name__}")
         hosts = (plain_http,) if isinstance(plain_http, str) else tuple(plain_http)
         if issuer is None and token_url is None:
             raise ConfigurationError(
@@ -73,11 +79,16 @@ class Target:
 class Discovery:
     """The token endpoint of a target: the configured one, or that in the issuer's metadata."""
 
-    def __init__(self, target: Target, transport: Transport, clock: Clock) -> None:
+    def __init__(self, target: Target, transport: Transport, emitter: Emitter, clock: Clock) -> None:
         self._target = target
         self._transport = transport
         self._clock = clock
+        self._flights: Flights[Metadata] = Flights("metadata", emitter)
         self._known: tuple[Metadata, float] | None = None
+
+    @property
+    def orphans(self) -> int:
+        return self._flights.orphans
 
     def forget(self) -> None:
         """Ask again at the next request."""
@@ -95,9 +106,7 @@ class Discovery:
             deadline, patient = Deadline(deadline.left() / 2, self._clock), False
         failure: SecretSourceError
         try:
-            metadata = self._discover(target.issuer or "", deadline, patient)
-            self._known = metadata, self._clock.monotonic() + _KEPT_FOR * random.uniform(0.9, 1.1)
-            return metadata
+            return self._flights.run("metadata", lambda flight: self._renewed(flight, patient), deadline)
         except SecretSourceError as error:
             failure = error.again()
         if known is None or isinstance(failure, ConfigurationError):
@@ -105,14 +114,28 @@ class Discovery:
         self._known = known[0], self._clock.monotonic() + _KEPT_ON_FOR
         return known[0]
 
+    def _renewed(self, flight: Flight[Metadata], patient: bool) -> Metadata:
+        issuer = self._target.issuer or ""
+        flight.phase = f"discovery at {issuer}"
+        known, failure = self._known, None
+        try:
+            metadata = self._discover(issuer, flight.deadline, patient)
+            self._known = metadata, self._clock.monotonic() + _KEPT_FOR * random.uniform(0.9, 1.1)
+            return metadata
+        except SecretSourceError as error:
+            failure = error.again()
+        if known is not None and not isinstance(failure, ConfigurationError):
+            flight.events.append(DiscoveryFailed(issuer, type(failure).__name__, str(failure)))
+        raise failure
+
     def _discover(self, issuer: str, deadline: Deadline, patient: bool) -> Metadata:
         target = self._target
         failure: SecretSourceError | None = None
-        status = 0
+        statuses = []
         for url in well_known_urls(issuer):
             answer = self._asked(url, deadline, patient)
-            status = answer.status
-            if status != 200:
+            statuses.append(answer.status)
+            if answer.status != 200:
                 continue
             try:
                 return read_metadata(
@@ -121,10 +144,10 @@ class Discovery:
             except InvalidTokenResponse as error:  # a site may answer any address with its start page
                 failure = failure or error.again()
         raise failure or IssuerUnavailable(
-            f"{issuer} publishes no metadata: its two well-known addresses do not answer 200, the second {status}",
-            status=status,
+            f"{issuer} publishes no metadata: its two well-known addresses answer {' and '.join(map(str, statuses))}",
+            status=max(statuses),
             issuer=issuer,
-            retryable=status >= 500 or status == 429,
+            retryable=max(statuses) >= 500 or 429 in statuses,
             hint="Correct issuer=, or give token_url=",
         )
 
@@ -136,7 +159,7 @@ class Discovery:
                 outcome = self._transport.send(Outgoing("GET", url, {}), deadline, phase="discovery")
             except IssuerUnavailable as error:
                 outcome = error.again()
-            again = outcome.status >= 500 if isinstance(outcome, Answer) else outcome.retryable
+            again = outcome.status >= 500 or outcome.status == 429 if isinstance(outcome, Answer) else outcome.retryable
             if not (again and waits and pause(waits.pop(0), None, deadline, self._clock.sleep)):
                 if isinstance(outcome, Answer):
                     return outcome

@@ -30,6 +30,16 @@ AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 
 
+_PROFILE_CHOICES = {
+    "basic_encoding": ("rfc6749", "raw", "raw-latin1"),
+    "token_type_missing": ("error", "bearer"),
+    "expires_in_missing": ("error", "default_lifetime"),
+    "lifetime_field": ("expires_in", "expires_on", "expires_at"),
+    "lockout": (False, True),
+    "scope_separator": (" ", ","),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerProfile:
     """In what an issuer differs from the standards. The default is an issuer that does not.
@@ -49,6 +59,16 @@ class IssuerProfile:
     rejected: tuple[str, ...] = ()
     lockout: bool = False
     scope_separator: Literal[" ", ","] = " "
+
+    def __post_init__(self) -> None:
+        for name, known in _PROFILE_CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"IssuerProfile({name}={getattr(self, name)!r}) is not known", hint=f"It is one of {known}"
+                )
+        for name in ("endpoint_hosts", "rejected"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigurationError(f"IssuerProfile({name}=…) is one text", hint="Give a tuple of texts")
 
 
 def check_binding(binding: Binding, reference: str, *, issuer: str | None, token_url: str, environment: str) -> None:

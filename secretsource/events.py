@@ -6,6 +6,7 @@ flight's thread, after its result is out. A hook that raises is logged and chang
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from .clock import SYSTEM_CLOCK, Clock
+from .errors import ConfigurationError
 
 __all__ = [
     "Event",
@@ -26,6 +28,7 @@ __all__ = [
     "CircuitOpened",
     "CircuitClosed",
     "TokenFetched",
+    "DiscoveryFailed",
     "RefreshFailed",
     "ScopeNarrowed",
     "LifetimeAssumed",
@@ -65,6 +68,7 @@ class CredentialsStale(Event):
     error: str
     age: float
     left: float | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,10 @@ class CredentialsRecovered(Event):
 
 @dataclass(frozen=True, slots=True)
 class CredentialsDropped(Event):
-    """The last good credentials are no longer used, `error` says why."""
+    """The last good credentials are no longer used; `error` names the class of the failure."""
 
     error: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,14 @@ class TokenFetched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoveryFailed(Event):
+    """The issuer's metadata could not be read anew; what it said before is used."""
+
+    error: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshFailed(Event):
     """No token was obtained. `life_left`: seconds that a kept one still serves; `next_try`: seconds to the next try."""
 
@@ -127,6 +140,7 @@ class RefreshFailed(Event):
     status: int | None
     life_left: float
     next_try: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +191,7 @@ _LEVELS: dict[type[Event], int] = {
     CircuitOpened: logging.WARNING,
     CircuitClosed: logging.INFO,
     TokenFetched: logging.DEBUG,
+    DiscoveryFailed: logging.WARNING,
     RefreshFailed: logging.WARNING,
     ScopeNarrowed: logging.WARNING,
     LifetimeAssumed: logging.INFO,
@@ -201,8 +216,16 @@ class Emitter:
             self._hooks: tuple[Hook, ...] = ()
         elif callable(hooks):
             self._hooks = (hooks,)
-        else:
+        elif isinstance(hooks, Iterable):
             self._hooks = tuple(hooks)
+        else:
+            raise ConfigurationError(f"on_event= is a callable or several, not {type(hooks).__name__}")
+        for hook in self._hooks:
+            if not callable(hook) or inspect.iscoroutinefunction(hook):
+                raise ConfigurationError(
+                    "a hook of on_event= is not a function that can be called from any thread",
+                    hint="Give a function that is not async, returns soon, and may run on several threads at once",
+                )
         self._clock = clock
         self._warned: dict[tuple[type[Event], str, str], tuple[str | None, float]] = {}
 
@@ -236,7 +259,7 @@ class Emitter:
     def _worth_a_warning(self, event: Event) -> bool:
         """Once per change of state, then at most once a minute."""
         # Two hosts of one source are two states, neither of which ends the other.
-        key = (type(event), event.source, getattr(event, "host", ""))
+        key = (type(event), event.source, getattr(event, "host", getattr(event, "origin", "")))
         state, now = getattr(event, "error", None), self._clock.monotonic()
         last = self._warned.get(key)
         if last is not None and last[0] == state and now - last[1] < _REPEAT_AFTER:

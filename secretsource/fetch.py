@@ -54,7 +54,7 @@ class Fetcher:
         self._target = target
         self._transport = transport
         self._clock = clock
-        self._discovery = Discovery(target, transport, clock)
+        self._discovery = Discovery(target, transport, emitter, clock)
         self._candidates = Candidates(clock)
         self._circuit = Circuit(clock, lockout=target.profile.lockout)
         self._reads_while_open = Budget(1, 5.0, clock)
@@ -71,7 +71,7 @@ class Fetcher:
 
     @property
     def orphans(self) -> int:
-        return self._recoveries.orphans
+        return self._recoveries.orphans + self._discovery.orphans
 
     def reload(self) -> None:
         """Have the store read anew in the background, discover anew, and let one attempt through the circuit."""
@@ -153,7 +153,8 @@ class _Round:
             if outcome.kind not in ("rejected", "doubtful"):
                 raise self._error(outcome, first)
             if only is not None or self._requests >= _REQUESTS_PER_ROUND:
-                self._rejected(first, outcome)
+                if outcome.kind == "rejected":
+                    self._rejected(first, outcome)
                 raise self._tripped(outcome, first, reading)
             recovered = self._recovered(reading, first, outcome, mark)
             if notice is not None:

@@ -362,6 +362,7 @@ class Flights(Generic[T]):
         return DeadlineExceeded(
             f"no {self._name} within {deadline.seconds:g} s; under way was: {flight.phase}",
             phase=flight.phase,
+            hint="timeout= gives it more time; secretsource check shows step by step what is slow",
         )
 
     def _too_many_orphans(self, hanging: list[Flight[T]]) -> DeadlineExceeded:

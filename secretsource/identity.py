@@ -13,7 +13,13 @@ __all__ = ["Identity"]
 
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-_RESERVED_PARAMETERS = {"grant_type", "scope", "audience", "resource", "client_id", "client_secret"} | {
+_RESERVED_PARAMETERS = {
+    "grant_type",
+    "scope",
+    "audience",
+    "resource",
+    "client_id",
+    "client_secret",
     "client_assertion",
     "client_assertion_type",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from .backends import Backend, backend_for
@@ -17,6 +18,7 @@ from .errors import (
     AccessDenied,
     BackendUnavailable,
     ConfigurationError,
+    DeadlineExceeded,
     MalformedSecret,
     SecretNotFound,
     SecretSourceError,
@@ -50,10 +52,11 @@ class Reading(NamedTuple):
 
 
 class _Trouble(NamedTuple):
-    """Why the last read failed, until when it is not repeated, and since when access is denied."""
+    """Why the last read failed, until when it is not repeated, and since when reads fail and access is denied."""
 
     error: SecretSourceError
     until: float
+    since: float
     denied_since: float | None
 
 
@@ -97,7 +100,10 @@ class CredentialsSource:
         denied_grace: float = 300.0,
         on_event: Hook | Iterable[Hook] | None = None,
         clock: Clock | None = None,
+        accept: Callable[[Binding], object] | None = None,
     ) -> None:
+        """`accept` is asked about each document that is bound, and raises ConfigurationError for a wrong one."""
+        self._accept = accept
         self._reference = SecretReference.parse(reference)
         self._backend = backend_for(self._reference, stores)
         self._client_id = client_id
@@ -168,7 +174,8 @@ class CredentialsSource:
         trouble = self._trouble
         if trouble is not None:
             self._trouble = trouble._replace(until=0.0)
-        self._flights.join("read", self._body(fresh=True), self._deadline())
+        with suppress(DeadlineExceeded):  # four reads hang: the next call says so
+            self._flights.join("read", self._body(fresh=True), self._deadline())
 
     def reading(self, deadline: Deadline) -> Reading:
         """The last good read if it is not due, else a new one."""
@@ -218,6 +225,8 @@ class CredentialsSource:
         if meaning is None:
             assert failure is not None
             return self._after_failure(failure, flight.events)
+        if self._accept is not None:
+            self._accept(meaning.binding)  # what it refuses does not take the place of what was good
         old = self._kept
         if self._trouble is not None and old is not None:
             flight.events.append(CredentialsRecovered(self.name))
@@ -284,23 +293,21 @@ class CredentialsSource:
     def _after_failure(self, failure: SecretSourceError, events: list[Event]) -> Reading:
         """The last good read, if that may still serve; else the failure is raised."""
         now, kept = self._clock.monotonic(), self._kept
-        denied_since = None
-        if isinstance(failure, (AccessDenied, SecretNotFound)):
-            earlier = self._trouble.denied_since if self._trouble is not None else None
-            denied_since = now if earlier is None else earlier
-        self._trouble = _Trouble(failure, now + _ASK_AGAIN_AFTER, denied_since)
+        denied_since = None if self._trouble is None else self._trouble.denied_since
+        if denied_since is None and isinstance(failure, (AccessDenied, SecretNotFound)):
+            denied_since = now  # a store that is down in between does not take the denial back
+        since = now if self._trouble is None else self._trouble.since
+        self._trouble = _Trouble(failure, now + _ASK_AGAIN_AFTER, since, denied_since)
         if kept is None:
             raise failure.again()
-        if denied_since is not None:
-            left = denied_since + self._denied_grace - now
-        else:
-            left = kept.began + self._max_stale - now
+        ends = since + self._max_stale if denied_since is None else denied_since + self._denied_grace
+        left = ends - now
         kind = type(failure).__name__
         if left <= 0:
             self._kept = None
-            events.append(CredentialsDropped(self.name, kind))
+            events.append(CredentialsDropped(self.name, kind, str(failure)))
             raise failure.again()
-        events.append(CredentialsStale(self.name, kind, now - kept.began, left))
+        events.append(CredentialsStale(self.name, kind, now - kept.began, left, str(failure)))
         return kept
 
 
@@ -317,9 +324,14 @@ class _GivenCredentials(CredentialsSource):
         clock: Clock | None,
     ) -> None:
         self._given = given
+        self._accept = None
         self._client_id = None
         self._ttl = 0.0 if callable(given) else None
-        name = f"the callable {getattr(given, '__qualname__', type(given).__name__)}" if callable(given) else "given"
+        name = (
+            f"the callable {getattr(given, '__qualname__', type(given).__name__)}"
+            if callable(given)
+            else f"the given credentials of {given.client_id}"
+        )
         self._prepare(name, timeout, max_stale, denied_grace, on_event, clock)
 
     @property
@@ -348,6 +360,7 @@ def credentials_source(
     denied_grace: float,
     on_event: Hook | Iterable[Hook] | None,
     clock: Clock | None,
+    accept: Callable[[Binding], object],
 ) -> CredentialsSource:
     """A CredentialsSource from whatever a TokenSource takes for one. ConfigurationError."""
     if isinstance(credentials, (str, SecretReference)):
@@ -360,6 +373,7 @@ def credentials_source(
             denied_grace=denied_grace,
             on_event=on_event,
             clock=clock,
+            accept=accept,
         )
     if client_id is not None or stores is not None:
         raise ConfigurationError(

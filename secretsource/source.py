@@ -24,7 +24,7 @@ from .backends import Backend
 from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant, checked_seconds
 from .credentials import ClientCredentials
 from .discovery import Target
-from .endpoint import IssuerProfile
+from .endpoint import IssuerProfile, check_binding
 from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
 from .events import (
     Emitter,
@@ -74,6 +74,7 @@ class Status:
     """How a source is, for operators and probes; no content. Ages and times in seconds.
 
     `next_try` and `circuit` are None where nothing waits: the circuit is open while the latter is a number.
+    `pending`: the credentials last read have a pending secret beside them.
     """
 
     credentials: str
@@ -86,6 +87,8 @@ class Status:
     circuit: float | None
     kept_tokens: int
     orphaned_threads: int
+    issuer: str = ""
+    pending: bool = False
 
 
 class _Call:
@@ -231,6 +234,13 @@ class TokenSource:
             denied_grace=denied_grace,
             on_event=on_event,
             clock=clock,
+            accept=lambda binding: check_binding(
+                binding,
+                self._credentials.name,
+                issuer=target.issuer,
+                token_url=target.token_url or binding.token_url or "",  # a discovered one is compared later
+                environment=target.environment,
+            ),
         )
         self.plain_http = target.plain_http
         self._name = self._credentials.name
@@ -242,7 +252,7 @@ class TokenSource:
         )
         self._flights: Flights[Token] = Flights("token", self._emitter)
         self._fingerprints = Fingerprints()
-        self._refused: dict[bytes, float] = {}
+        self._refused: dict[bytes, None] = {}
         self._failed: dict[bytes, tuple[float, SecretSourceError]] = {}
         self._last_error: str | None = None
         self._closed = False
@@ -276,7 +286,7 @@ class TokenSource:
         token = self._without_waiting(call, kept)
         if token is not None:
             return token
-        self._warn_of_event_loop("token", stacklevel=2)
+        self._warn_of_event_loop("token")
         failure: SecretSourceError
         try:
             return self._flights.run(call.key, call, call.deadline, lasting=call.lasting, after=call.after)
@@ -347,10 +357,16 @@ class TokenSource:
             raise failure
 
     def _begin_ahead(self, call: _Call) -> None:
+        failure: SecretSourceError
         try:
-            self._flights.join(call.key, call, Deadline(self._timeout, self._clock))
-        except SecretSourceError as error:  # four threads hang; the kept token serves on
-            self._last_error = type(error).__name__
+            flight = self._flights.join(call.key, call, Deadline(self._timeout, self._clock))
+            if flight.started or not flight.done():
+                return
+            flight.result()
+            return
+        except SecretSourceError as error:  # four threads hang, or none can be started; the kept token serves on
+            failure = error.again()
+        self._emitter.emit([self._after_failure(call, failure)])
 
     def _open_window(self, call: _Call, kept: Kept, now: Instant, seconds: float) -> None:
         """Let calls for the default token through without looking, for a second at most.
@@ -373,13 +389,13 @@ class TokenSource:
     def _is_alive(self, kept: Kept) -> bool:
         return kept.life_left(self._clock.now()) > 0
 
-    def _warn_of_event_loop(self, name: str, stacklevel: int) -> None:
+    def _warn_of_event_loop(self, name: str) -> None:
         if not self._warned_of_loop and event_loop_running():
             self._warned_of_loop = True
             warnings.warn(
                 f"{name}() waits for a token and stops the event loop of this thread meanwhile; await a{name}() there",
                 RuntimeWarning,
-                stacklevel=stacklevel + 1,
+                stacklevel=3,
             )
 
     # --- the way of a flight ---
@@ -431,7 +447,12 @@ class TokenSource:
         return token
 
     def _keep(self, call: _Call, kept: Kept) -> None:
-        if self._closed or not self._is_alive(kept):
+        if self._closed:
+            return
+        if not self._is_alive(kept):  # used once; an older one that still serves must not be renewed at every call
+            older, now = self._lookup(call.key), self._clock.now()
+            if older is not None and older.life_left(now) > 0:
+                self._renewal.back_off(older, now, 0.0)
             return
         if call.key == self._key:
             self._default = kept
@@ -458,7 +479,9 @@ class TokenSource:
             wait = max(0.0 if cheap else _FAILURE_SHARED_FOR, asked_to_wait)
             self._share(call, failure, now.monotonic + wait)
         code, status = (failure.error, failure.status) if isinstance(failure, TokenError) else (None, None)
-        return RefreshFailed(self._name, type(failure).__name__, code, status, life_left, wait)
+        if isinstance(failure, CredentialsRejected):
+            wait = max(wait, self._fetcher.circuit.next_try or 0.0)
+        return RefreshFailed(self._name, type(failure).__name__, code, status, life_left, wait, str(failure))
 
     def _share(self, call: _Call, failure: SecretSourceError, until: float) -> None:
         """Let calls without a token fail with this until then."""
@@ -490,7 +513,7 @@ class TokenSource:
         text = Secret(token.access_token if isinstance(token, Token) else token)
         while len(self._refused) >= _REFUSED_AT_MOST:
             self._refused.pop(next(iter(self._refused)), None)
-        self._refused[self._fingerprints.of(text)] = self._clock.monotonic()
+        self._refused[self._fingerprints.of(text)] = None
         # One that the issuer insists on stays for its moment: asking again at once brings the same.
         if self._drop(lambda kept: not kept.insisted and Secret(kept.token.access_token) == text):
             self._emitter.emit([TokenRefused(self._name, again=False)])
@@ -510,7 +533,7 @@ class TokenSource:
     def verify(self) -> Token:
         """Store, secret, and a new token beside the kept one: the proof that the credentials work."""
         call = self._call({})
-        self._warn_of_event_loop("verify", stacklevel=2)
+        self._warn_of_event_loop("verify")
         return self._flights.run(b"verify" + call.key, self._verified, call.deadline, after=ticket())
 
     async def averify(self) -> Token:
@@ -540,6 +563,8 @@ class TokenSource:
             circuit=self._fetcher.circuit.next_try,
             kept_tokens=len(self._others.get()) + (kept is not None),
             orphaned_threads=self._flights.orphans + self._fetcher.orphans + self._credentials.orphans,
+            issuer=self._identity.issuer,
+            pending=reading is not None and reading.credentials.pending is not None,
         )
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from .answer import Answer
 from .clock import Deadline
 from .endpoint import Outgoing
 from .errors import ConfigurationError, DeadlineExceeded, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
+from .flight import PerProcess
 from .secret import Secret
 from .urls import is_loopback, without_query
 
@@ -30,6 +31,7 @@ __all__ = ["Transport"]
 
 _LARGEST_ANSWER = 1024 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
+_UNREACHED = "Is it up, is its address right, and may this machine reach it?"
 # OpenSSL's verify codes, in our words.
 _CERTIFICATE_FAULTS = {
     9: "its certificate is not valid yet",
@@ -55,20 +57,22 @@ class Transport:
     """Sends token and metadata requests. Safe from any thread, and in a forked child: it keeps no connection."""
 
     def __init__(self, *, ca_file: str | os.PathLike[str] | None = None, proxy: str | None = None) -> None:
+        if ca_file is not None and not isinstance(ca_file, (str, os.PathLike)):
+            raise ConfigurationError(f"ca_file= is the path of a file, not {type(ca_file).__name__}")
         self._ca_file = None if ca_file is None else os.fspath(ca_file)
         if proxy is not None and not isinstance(proxy, str):
             raise _no_proxy("proxy=")
         self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
         if self._proxy is not None and proxy != "env" and not _is_proxy(self._proxy):
             raise _no_proxy("proxy=")
-        self._context: ssl.SSLContext | None = None
+        self._context = self._trust_anew()
 
     def send(self, outgoing: Outgoing, deadline: Deadline, *, phase: str) -> Answer:
         """The answer, whatever its status. Raises IssuerUnavailable, InvalidTokenResponse, DeadlineExceeded."""
         failure: SecretSourceError
         url = without_query(outgoing.url)
         proxy = self._proxy_for(url)
-        context = self._tls() if proxy is not None or urlsplit(url).scheme == "https" else None
+        context = self._context.get() if proxy is not None or urlsplit(url).scheme == "https" else None
         with _Watchdog(deadline) as watchdog:
             try:
                 with _client(context, proxy) as client:
@@ -84,18 +88,20 @@ class Transport:
                 failure = _classified(error, url if proxy is None else f"{url} through the proxy")
         if deadline.over():
             failure = DeadlineExceeded(
-                f"{phase}: no whole answer from {url} within {deadline.seconds:g} s", phase=phase
+                f"{phase}: no whole answer from {url} within {deadline.seconds:g} s",
+                phase=phase,
+                hint="Is it slow or unreachable from here? timeout= gives it more time",
             )
+        elif isinstance(failure, IssuerUnavailable) and not failure.retryable:
+            self.forget()  # the certificates of the authorities may have been exchanged meanwhile
         raise failure
 
     def forget(self) -> None:
         """Read the certificates of the authorities anew at the next request."""
-        self._context = None
+        self._context = self._trust_anew()
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = _trusting(self._ca_file)
-        return self._context
+    def _trust_anew(self) -> PerProcess[ssl.SSLContext]:
+        return PerProcess(lambda: _trusting(self._ca_file))
 
     def _proxy_for(self, url: str) -> Secret | None:
         host = urlsplit(url).hostname or ""
@@ -206,16 +212,16 @@ def _classified(error: Exception, url: str) -> SecretSourceError:
         if isinstance(cause, ssl.SSLError):
             return _tls_fault(cause, url)
         if isinstance(cause, socket.gaierror):
-            return IssuerUnavailable(f"{url} cannot be reached: its host name is not found")
+            return IssuerUnavailable(f"{url} cannot be reached: its host name is not found", hint=_UNREACHED)
         if isinstance(cause, OSError) and cause.errno is not None:
-            return IssuerUnavailable(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}")
+            return IssuerUnavailable(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}", hint=_UNREACHED)
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):  # the last: no host name
         return ConfigurationError(f"{url} cannot be requested ({type(error).__name__})")
     if isinstance(error, httpx.ProxyError):
         return IssuerUnavailable(f"{url} cannot be reached: it refuses", hint="Ask who runs the proxy")
     if isinstance(error, httpx.RemoteProtocolError):
-        return IssuerUnavailable(f"{url} broke its answer off, or speaks no HTTP")
-    return IssuerUnavailable(f"{url} cannot be reached ({type(error).__name__})")
+        return IssuerUnavailable(f"{url} broke its answer off, or speaks no HTTP", hint=_UNREACHED)
+    return IssuerUnavailable(f"{url} cannot be reached ({type(error).__name__})", hint=_UNREACHED)
 
 
 def _tls_fault(error: ssl.SSLError, url: str) -> IssuerUnavailable:
@@ -226,7 +232,7 @@ def _tls_fault(error: ssl.SSLError, url: str) -> IssuerUnavailable:
         return IssuerUnavailable(
             f"{url} speaks only a version of TLS that is no longer safe", retryable=False, hint="It needs TLS 1.2"
         )
-    return IssuerUnavailable(f"{url} broke the TLS connection off ({reason})")
+    return IssuerUnavailable(f"{url} broke the TLS connection off ({reason})", hint=_UNREACHED)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -242,18 +248,19 @@ def _trusting(ca_file: str | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if hasattr(context, "keylog_filename"):
         context.keylog_filename = None  # type: ignore[assignment] # SSLKEYLOGFILE would have the session keys written
-    if ca_file is None:
-        _trust_the_system(context)
-        return context
     failure = None
     try:
-        context.load_verify_locations(ca_file)
+        if ca_file is None:
+            _trust_the_system(context)
+        else:
+            context.load_verify_locations(ca_file)
     except (OSError, ValueError) as error:  # SSLError is an OSError; a NUL in the name
         failure = type(error).__name__
     if failure is not None:
+        name = "what this system trusts" if ca_file is None else f"ca_file={ca_file!r}"
         raise ConfigurationError(
-            f"ca_file={ca_file!r} cannot be used as certificates of authorities ({failure})",
-            hint="It is a file of one or more certificates in PEM form",
+            f"{name} cannot be used as certificates of authorities ({failure})",
+            hint="Give ca_file=, a file of one or more certificates in PEM form",
         )
     return context
 

@@ -19,6 +19,7 @@ from secretsource.errors import (
     IssuerUnavailable,
     SecretSourceError,
 )
+from secretsource.events import Emitter
 from secretsource.identity import Identity
 from secretsource.testing import FakeIssuer, Fault, TickingClock
 from secretsource.transport import Transport
@@ -212,7 +213,7 @@ def issuer() -> Iterator[FakeIssuer]:
 def discovery(issuer: FakeIssuer | str, clock: TickingClock, **target: Any) -> Discovery:
     url = issuer if isinstance(issuer, str) else issuer.url
     given: dict[str, Any] = {"issuer": url, "token_url": None, "auth_method": None, "profile": STANDARD, **target}
-    return Discovery(Target(default_lifetime=300.0, **given), Transport(), clock)
+    return Discovery(Target(default_lifetime=300.0, **given), Transport(), Emitter(clock=clock), clock)
 
 
 def ask(discovery: Discovery, *, seconds: float = 10.0, patient: bool = False) -> Metadata:
@@ -357,7 +358,8 @@ def test_with_no_metadata_known_a_hanging_issuer_is_out_of_time(issuer: FakeIssu
     issuer.fail(Fault(hang=True), path="discovery")
     with pytest.raises(DeadlineExceeded) as caught:
         ask(discovery(issuer, clock), seconds=0.3)
-    assert caught.value.phase == "discovery"
+    assert caught.value.phase is not None
+    assert caught.value.phase.startswith("discovery")
 
 
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(reset=True)])

@@ -570,7 +570,7 @@ REJECTED, REFUSED, UNAVAILABLE = "rejected", "refused", "unavailable"
         (403, "access_denied", REJECTED),
         (403, None, "doubtful"),
         (403, "invalid_scope", REFUSED),
-        (403, "no_such_code", REFUSED),
+        (403, "no_such_code", "doubtful"),
         (400, "unauthorized_client", REFUSED),
         (400, "access_denied", REFUSED),
         (400, "invalid_scope", REFUSED),

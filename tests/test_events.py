@@ -24,6 +24,7 @@ from secretsource.events import (
     CredentialsDropped,
     CredentialsRecovered,
     CredentialsStale,
+    DiscoveryFailed,
     Emitter,
     Event,
     LifetimeAssumed,
@@ -59,6 +60,7 @@ ALL: dict[Event, int] = {
     OriginLeft(SOURCE, "https://pos.example.com", "https://other.example.com"): logging.WARNING,
     PlainHttpAllowed(SOURCE, "orchard:8080"): logging.WARNING,
     CredentialsRecovered(SOURCE): logging.INFO,
+    DiscoveryFailed(SOURCE, "IssuerUnavailable", "it is down"): logging.WARNING,
 }
 
 

@@ -312,8 +312,8 @@ def test_while_the_store_is_down_the_last_good_credentials_serve_for_max_stale(
     clock.tick(50)
     assert secret_of(source) == A
     eventually(lambda: events)
-    assert events == [CredentialsStale("memory://pos", "BackendUnavailable", 50.0, 50.0)]
-    clock.tick(49)
+    assert events == [CredentialsStale("memory://pos", "BackendUnavailable", 50.0, 100.0, "down")]
+    clock.tick(99)
     assert secret_of(source) == A
     clock.tick(2)
     with pytest.raises(BackendUnavailable) as caught:

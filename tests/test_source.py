@@ -45,6 +45,7 @@ from .stores import CLIENT, A, B, Events, Store, eventually, in_threads
 
 CANARY = "not-a-real-secret-canary"
 NOWHERE = "http://127.0.0.1:9/token"  # nothing listens there, and nothing is sent
+GIVEN = f"the given credentials of {CLIENT}"
 
 
 @pytest.fixture
@@ -619,7 +620,7 @@ def test_a_token_without_expires_in_lives_for_default_lifetime_and_that_is_an_ev
     issuer.fail(Fault(answer={"expires_in": None}), times=1)
     token = source.token()
     assert token.expires_in == 50
-    eventually(lambda: events.of(LifetimeAssumed) == [LifetimeAssumed("given", 50)])
+    eventually(lambda: events.of(LifetimeAssumed) == [LifetimeAssumed(GIVEN, 50)])
     clock.tick(51)
     assert source.token() is not token
 
@@ -651,7 +652,7 @@ def test_scopes_that_are_not_granted_are_an_event(source_of: Make, issuer: FakeI
     issuer.add_client(CLIENT, A, scopes=["a"])
     issuer.unknown_scope = "drop"
     assert source_of(scope="a b").token().scopes == ("a",)
-    eventually(lambda: events.of(ScopeNarrowed) == [ScopeNarrowed("given", ("b",))])
+    eventually(lambda: events.of(ScopeNarrowed) == [ScopeNarrowed(GIVEN, ("b",))])
 
 
 # --- force
@@ -731,7 +732,7 @@ def test_a_refused_token_is_dropped_with_an_event(
 ) -> None:
     token = source.token(**request_)
     source.invalidate(token)
-    assert events.of(TokenRefused) == [TokenRefused("given", again=False)]
+    assert events.of(TokenRefused) == [TokenRefused(GIVEN, again=False)]
     assert source.token(**request_) is not token
     assert issuer.token_requests == 2
 
@@ -776,7 +777,7 @@ def test_a_refused_token_that_the_issuer_hands_out_again_starts_no_new_request_w
             source.invalidate(token)  # the API refuses it again
             clock.tick(0.49)
         assert issuer.token_requests == 2
-        eventually(lambda: TokenRefused("given", again=True) in events)
+        eventually(lambda: TokenRefused(GIVEN, again=True) in events)
         clock.tick(0.2)
         assert source.token().access_token == token.access_token
         assert issuer.token_requests == 3, "it is not kept"
@@ -1140,6 +1141,6 @@ def test_max_stale_and_denied_grace_reach_the_credentials(
     store.failure = BackendUnavailable("down", reference="memory://pos")
     clock.tick(101)
     assert issuer.accepts(source.token().access_token)
-    clock.tick(101)
+    clock.tick(151)
     with pytest.raises(BackendUnavailable):
         source.token()

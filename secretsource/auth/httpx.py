@@ -21,6 +21,7 @@ from .challenge import refuses_token
 __all__ = ["TokenAuth"]
 
 _TOO_NEW_TO_REPLACE = 1.0
+_ORIGINS_AT_MOST = 256
 _PORTS = {"https": 443, "http": 80}
 
 
@@ -77,9 +78,10 @@ class TokenAuth(_Auth):
         origins: str | Iterable[str] | None = None,
         **request: Unpack[TokenRequest],
     ) -> None:
+        given: dict[str, Any] = {name: value for name, value in request.items() if value is not None}
         self._source = source
-        self._token = partial(source.token, **request) if request else source.token
-        self._atoken = partial(source.atoken, **request) if request else source.atoken
+        self._token = partial(source.token, **given) if given else source.token
+        self._atoken = partial(source.atoken, **given) if given else source.atoken
         self._plain_http = with_ports(getattr(source, "plain_http", ()))
         self._emitter: Emitter = getattr(source, "_emitter", None) or Emitter()
         self._source_name = getattr(source, "name", type(source).__name__)
@@ -122,6 +124,8 @@ class TokenAuth(_Auth):
                 f"the token is not sent to {origin}: plain http would show it to the network",
                 hint="Use https; the names in the source's plain_http= are excepted",
             )
+        if len(self._known) >= _ORIGINS_AT_MOST:
+            return  # each request to one more is looked at anew, and no longer reported
         if self._only is None and self._known:
             self._emitter.emit([OriginLeft(self._source_name, next(iter(self._known.values())), origin)])
         self._known[_where(url)] = origin

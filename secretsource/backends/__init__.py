@@ -94,7 +94,9 @@ def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None
     There is one bare backend a name and process. Raises ConfigurationError.
     """
     name = reference.store
-    configured = stores or {}
+    configured = {} if stores is None else stores
+    if not isinstance(configured, Mapping):
+        raise ConfigurationError(f"stores= is a mapping of names to stores, not {type(configured).__name__}")
     backend = configured[name] if name in configured else _bare.get().get(name)
     if backend is None:
         made = _built_in(name) if name in _BUILT_IN else _plugged_in(reference, configured)

@@ -121,7 +121,10 @@ class Access:
         seen = f"{shown(path)} belongs to {user_name(status.st_uid)} (mode {_octal(status)}), we are {_us()}"
         if self.level == "mounted":
             return Violation(
-                "F03", seen, f"Run chown root {_quoted(path)}, or trust its owner by FileBackend(owners=…)"
+                "F03",
+                seen,
+                f"Run chown root {_quoted(path)}, run the program as its owner, or, for file: references, "
+                f"trust its owner by FileBackend(owners=…)",
             )
         return Violation("F03", seen, f"Run chown {_us()} {_quoted(path)}{self._or_another_level()}")
 

@@ -86,6 +86,10 @@ class EnvBackend:
             return self._value(variable, reference)
         except BackendError:
             return None
+        except ConfigurationError:
+            if self._is_set(variable.name) and self._is_set(f"{variable.name}_FILE"):
+                raise
+            return None  # its file is not named by an absolute path
 
     def _from_file(self, name: str, reference: SecretReference) -> Secret:
         origin = Origin(reference, f"the file that {name} names (for {reference})")

@@ -141,7 +141,7 @@ class _Walk:
                 yield Step(name, "skipped", "neither --issuer nor --token-url is given")
             return
         target = Target.of(**target_arguments(options))
-        metadata = Discovery(target, self._transport, SYSTEM_CLOCK).metadata(self._deadline, patient=False)
+        metadata = Discovery(target, self._transport, Emitter(), SYSTEM_CLOCK).metadata(self._deadline, patient=False)
         check_binding(
             meaning.binding,
             str(reference),

@@ -87,7 +87,7 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
     extra: dict[str, str] = {}
     for pair in options.extra:
         name, _, value = pair.partition("=")
-        if not name or not value or name in extra:
+        if not name or not value or name in extra or not pair.isprintable():
             raise ConfigurationError("an --extra is not written NAME=VALUE, or a name is given twice")
         extra[name] = value
     return {

@@ -13,12 +13,13 @@ from typing import Any
 from ..backends import Writable, backend_for
 from ..backends.edits import WHOLE
 from ..backends.formats import format_of
+from ..discovery import Target
 from ..errors import ConfigurationError
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from ..urls import same_issuer
 from . import check
-from .options import add_credentials, add_issuer, add_request
+from .options import add_credentials, add_issuer, add_request, target_arguments
 
 __all__ = ["add_to"]
 
@@ -53,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
             f"the store {reference.store!r} is not written by secretsource",
             hint=_RECIPES.get(reference.store, "Write it with the store's own tool") + "; then run secretsource check",
         )
+    if options.issuer is not None or options.token_url is not None:
+        Target.of(**target_arguments(options))  # what is written binds every program that reads it
     stored = backend.read_whole(reference, timeout=options.timeout)
     # What can be refused is refused before anybody types a secret.
     if _holds_one_text(reference):
@@ -101,6 +104,12 @@ def _document(
 
     def fields(secret: Secret) -> dict[str, Any]:
         if options.pending:
+            there = stored.get(pending)
+            if isinstance(there, Secret) and there != secret:
+                raise ConfigurationError(
+                    f"another secret is pending at {reference}, and the issuer may take it already",
+                    hint=f"Promote it by secretsource put without --pending, or take {pending!r} out in an editor",
+                )
             return {**stored, **client_id, pending: secret, **binding}
         new = {**stored, **client_id, names.secret: secret, **binding}
         if new.get(pending) == secret:
