@@ -134,7 +134,7 @@ class _Walk:
         yield Step("store", "ok", f"{reference.store}: {type(backend).__name__}{_ttl(backend)}")
         document = backend.read(reference, fresh=True, timeout=self._deadline.left())
         meaning = interpret(document, reference, options.client_id)
-        yield _secret(document, meaning)
+        yield _secret(backend, reference, document, meaning)
         yield _permissions(backend, reference, document)
         if options.issuer is None and options.token_url is None and options.no_token:
             for name in _STEPS[4:]:
@@ -226,13 +226,25 @@ def _ttl(backend: Backend) -> str:
     return ", read for each token" if backend.ttl == 0 else f", read every {backend.ttl:.0f} s"
 
 
-def _secret(document: Document, meaning: Meaning) -> Step:
+def _secret(backend: Backend, reference: SecretReference, document: Document, meaning: Meaning) -> Step:
     credentials = meaning.credentials
-    beside = [name for name in ("pending", "previous") if getattr(credentials, name) is not None]
-    parts = [f"client {credentials.client_id!r}", f"version {credentials.version or 'unknown'}"]
-    if isinstance(document.created, datetime):
-        parts.append(f"written {_ago((datetime.now(UTC) - document.created).total_seconds())} ago")
-    parts += [f"a {name} secret beside it" for name in beside]
+    written, version = document.created, credentials.version if backend.ttl else None
+    if version is None and isinstance(written, datetime):
+        # A file's own version is a digest under a key of this process: when it was written can be compared.
+        version = f"{written:%Y-%m-%dT%H:%M:%SZ}"
+    parts = [f"client {credentials.client_id!r}", f"version {version or 'unknown'}"]
+    if isinstance(written, datetime):
+        parts.append(f"written {_ago((datetime.now(UTC) - written).total_seconds())} ago")
+    name = reference.fields.secret if reference.fields else "client_secret"
+    unusable = []
+    for kind in ("pending", "previous"):
+        if getattr(credentials, kind) is not None:
+            parts.append(f"a {kind} secret beside it")
+        elif f"{name}_{kind}" in document.fields:
+            unusable.append(f"{name}_{kind}")
+    if unusable:
+        found = f"{', '.join(parts)}; {' and '.join(unusable)} cannot be used and will not be tried"
+        return Step("secret", "warning", found, "Write it anew: it is empty, no text, or has a control character in it")
     return Step("secret", "ok", ", ".join(parts))
 
 

@@ -102,18 +102,18 @@ class _Demo:
         return self._outage()
 
     def _outage(self) -> dict[str, Any]:
-        calls, failures = self._calls.made, self._count(RefreshFailed)
+        calls, failures, tokens = self._calls.made, self._count(RefreshFailed), self._count(TokenFetched)
         self._say(f"the issuer is down, just after a renewal, for {_OUTAGE} s", "note")
         with self._issuer.down():
             time.sleep(_OUTAGE)
-            served = self._calls.made - calls
+            served, fetched = self._calls.made - calls, self._count(TokenFetched) - tokens
         self._say("the issuer is back", "note")
         self._await_renewal()
         time.sleep(0.3)
         return {
             "seconds": _OUTAGE,
             "calls": served,
-            "served_by": "the kept token",
+            "served_by": f"{fetched} new tokens" if fetched else "the kept token",
             "failed_refreshes": self._count(RefreshFailed) - failures,
         }
 

@@ -63,8 +63,8 @@ def _run(options: argparse.Namespace) -> int:
     else:
         document, note = _document(stored.fields, reference, options), ""
     fields = document(_asked_for())
-    version = backend.write_whole(reference, fields, version=stored.version, timeout=options.timeout)
-    print(f"written: {reference}, version {version}{note}", file=sys.stderr)
+    backend.write_whole(reference, fields, version=stored.version, timeout=options.timeout)
+    print(f"written: {reference}{note}", file=sys.stderr)
     if options.issuer is None and options.token_url is None:
         options.no_token = True
     return check.run(options)

@@ -409,3 +409,13 @@ def test_at_a_terminal_without_rich_the_steps_are_plain(issuer: FakeIssuer, kept
         ran = terminal.end()
     assert ran.code == 0
     assert [line.split()[:2] for line in ran.out.splitlines()] == [["ok", name] for name in NAMES]
+
+
+@pytest.mark.parametrize("unfit", ["", "ends with a line end\n", 5])
+def test_a_pending_secret_that_cannot_be_used_is_a_warning(secret_file: SecretFile, unfit: object) -> None:
+    reference = secret_file("pos", CANARY, client_secret_pending=unfit)
+    ran = called("check", "--credentials", reference, "--no-token", "--json")
+    step = json.loads(ran.out)["steps"][2]
+    assert (step["name"], step["status"]) == ("secret", "warning")
+    assert "client_secret_pending cannot be used" in step["found"]
+    assert "line end" not in ran.out

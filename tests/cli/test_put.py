@@ -77,7 +77,7 @@ def test_a_new_document_is_private_bound_and_checked(issuer: FakeIssuer, folder:
         "issuer": issuer.url,
         "environment": "test",
     }
-    assert ran.err.startswith(f"written: file://{path}, version ")
+    assert ran.err.startswith(f"written: file://{path}\n")
     assert [line.split()[0] for line in ran.out.splitlines()] == ["ok"] * 9
     assert "bound to it by the document" in ran.out
     assert CANARY not in ran.out + ran.err
@@ -151,7 +151,7 @@ def test_a_process_reads_it_from_a_pipe(issuer: FakeIssuer, folder: Path) -> Non
     ran = process("put", *arguments, text=f"{CANARY}\r\n")
     assert ran.code == 0, ran
     assert fields_of(folder / "pos.json")["client_secret"] == CANARY
-    assert ran.err.startswith(f"written: {reference}, version ")
+    assert ran.err.startswith(f"written: {reference}\n")
     assert CANARY not in ran.out + ran.err
 
 

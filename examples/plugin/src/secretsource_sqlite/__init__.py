@@ -6,8 +6,9 @@ name, client_id, client_secret, client_secret_pending, client_secret_previous an
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
-from secretsource import BackendUnavailable, Document, SecretNotFound, SecretReference
+from secretsource import BackendUnavailable, ConfigurationError, Document, SecretNotFound, SecretReference
 
 COLUMNS = ("client_id", "client_secret", "client_secret_pending", "client_secret_previous")
 
@@ -20,9 +21,12 @@ class SqliteBackend:
 
     def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
         name = str(reference)
+        path = reference.option("database")
+        if path is None:
+            raise ConfigurationError(f"{name} names no file", hint="Write sqlite://NAME?database=/path/to/file.db")
         failure = row = None
         try:
-            file = f"file:{reference.option('database')}?mode=ro"
+            file = f"{Path(path).absolute().as_uri()}?mode=ro"
             with closing(sqlite3.connect(file, timeout=timeout, uri=True)) as database:
                 query = f"SELECT version, {', '.join(COLUMNS)} FROM credentials WHERE name = ?"
                 row = database.execute(query, [reference.path]).fetchone()
