@@ -142,8 +142,8 @@ class Refusal:
     hint: str | None = None
     retryable: bool | None = None
 
-    def as_error(self, *, issuer: str, reference: str, client_id: str, auth_method: str) -> TokenError:
-        """The error to raise; it names the client, its reference and the issuer."""
+    def as_error(self, *, issuer: str, reference: str, auth_method: str) -> TokenError:
+        """The error to raise. It does not name the client: where ID and secret were swapped, that is the secret."""
         made: type[TokenError] = {
             "rejected": CredentialsRejected,
             "doubtful": TokenRequestRefused,
@@ -152,7 +152,7 @@ class Refusal:
             "unavailable": IssuerUnavailable,
         }[self.kind]
         return made(
-            f"no token from {issuer} for the client {client_id!r} ({reference}, {auth_method}): {self.what}",
+            f"no token from {issuer} for {reference} ({auth_method}): {self.what}",
             error=self.error,
             status=self.status,
             vendor_code=self.vendor_code,
@@ -184,6 +184,9 @@ def read_answer(
     text = members.get("access_token")
     if not isinstance(text, str) or not _PRINTABLE.fullmatch(text):
         return _invalid(answer, "its answer has no access_token of visible ASCII characters")
+    scope = members.get("scope")
+    if any(isinstance(each, str) and answer.echoed(each) for each in (text, scope)):
+        return _invalid(answer, "its answer gives the client secret back where a token or a scope belongs")
     kind = members.get("token_type")
     if kind is None and profile.token_type_missing == "error":
         return _invalid(
@@ -196,7 +199,6 @@ def read_answer(
     lifetime, fault = _lifetime(members, profile, obtained)
     if fault is not None:
         return _invalid(answer, fault)
-    scope = members.get("scope")
     if scope is not None and not isinstance(scope, str):
         return _invalid(answer, "the scope of its answer is not a text")
     granted = identity.scopes if not scope else tuple(sorted(set(scope.replace(profile.scope_separator, " ").split())))

@@ -256,7 +256,8 @@ class _Reading:
         return value
 
     def _that_would_fit(self) -> str:
-        names = self._document.names()
+        # A name without a value may be a secret in base64 whose "=" was read as the sign behind a name.
+        names = [name for name in self._document.names() if not _is_padding(self._document.fields.get(name))]
         if not names:
             return "The document is empty"
         listed = ", ".join(str(Fields(None, name)) for name in names[:20]) + (", …" if len(names) > 20 else "")
@@ -276,6 +277,10 @@ class _Reading:
             store=self._reference.store,
             hint=hint,
         )
+
+
+def _is_padding(value: Any) -> bool:
+    return isinstance(value, Secret) and not value.reveal().strip("=")
 
 
 def _nearest(names: list[str], wanted: tuple[str, ...]) -> str | None:

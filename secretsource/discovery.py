@@ -16,7 +16,7 @@ from .events import DiscoveryFailed, Emitter
 from .flight import Flight, Flights
 from .identity import Identity
 from .transport import Transport
-from .urls import check_url, host_of, http_parts, same_issuer
+from .urls import check_url, host_of, http_parts, same_issuer, without_query
 
 __all__ = ["Discovery", "Metadata", "Target", "pause", "read_metadata", "well_known_urls"]
 
@@ -69,7 +69,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        return self.issuer or self.token_url or ""
+        return self.issuer or without_query(self.token_url or "")
 
     def identity(self, credentials: str, client_id: str | None) -> Identity:
         """The identity of the plainest request to this target with these credentials."""

@@ -148,10 +148,12 @@ def token_request(
     if outgoing is not None:
         return outgoing
     if auth_method == "client_secret_post" or profile.basic_encoding == "rfc6749":
-        raise ConfigurationError(f"ID or secret of the client {credentials.client_id!r} hold half a character")
+        raise ConfigurationError(
+            "the client ID or the secret holds half a character", hint="Write it anew in the store"
+        )
     raise ConfigurationError(
-        f"the client {credentials.client_id!r} cannot be written as client_secret_basic with "
-        f"basic_encoding={profile.basic_encoding!r}: its ID has a ':', or something is outside the encoding",
+        f"client ID and secret cannot be written as client_secret_basic with "
+        f"basic_encoding={profile.basic_encoding!r}: the ID has a ':', or something is outside the encoding",
         hint="Use basic_encoding='rfc6749', or auth_method='client_secret_post'",
     )
 
@@ -165,7 +167,7 @@ def _with_secret_in_body(url: str, form: list[tuple[str, str]], credentials: Cli
         body = _form([*form, ("client_id", credentials.client_id), ("client_secret", secret)])
     except UnicodeEncodeError:  # it holds the text
         return None
-    return Outgoing("POST", url, _FORM_HEADERS, body, echoed=lambda text: secret in text)
+    return Outgoing("POST", url, _FORM_HEADERS, body, echoed=lambda text: _echoes(text, secret))
 
 
 def _with_secret_in_header(
@@ -186,8 +188,13 @@ def _with_secret_in_header(
     basic = base64.b64encode(pair).decode()
     headers = {**_FORM_HEADERS, "Authorization": f"Basic {basic}"}
     return Outgoing(
-        "POST", url, headers, _form(form), special=special, echoed=lambda text: secret in text or basic in text
+        "POST", url, headers, _form(form), special=special, echoed=lambda text: _echoes(text, secret) or basic in text
     )
+
+
+def _echoes(text: str, secret: str) -> bool:
+    # A short one would be found in any token by chance.
+    return text == secret or (len(secret) >= 12 and secret in text)
 
 
 def _form(pairs: Iterable[tuple[str, str]]) -> bytes:

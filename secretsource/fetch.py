@@ -141,25 +141,25 @@ class _Round:
     def granted(self, admitted: Admitted, notice: Callable[[Reading], object] | None) -> Granted:
         reading, only = admitted
         self._check_binding(reading)
-        if notice is not None:
-            notice(reading)
         first = only or self._fetcher._candidates.first(reading)
         while True:
             mark = ticket()
             outcome = self._ask(first)
             if isinstance(outcome, Granted):
                 self._accepted(first, reading)
+                if notice is not None:
+                    notice(reading)
                 return outcome
             if outcome.kind not in ("rejected", "doubtful"):
-                raise self._error(outcome, first)
+                raise self._error(outcome)
             if only is not None or self._requests >= _REQUESTS_PER_ROUND:
                 if outcome.kind == "rejected":
                     self._rejected(first, outcome)
-                raise self._tripped(outcome, first, reading)
+                raise self._tripped(outcome, reading)
             recovered = self._recovered(reading, first, outcome, mark)
-            if notice is not None:
-                notice(recovered.reading)
             if recovered.identity == self._identity:
+                if notice is not None:
+                    notice(recovered.reading)
                 return recovered.granted
             # Found for another request: ours is made with it.
             first, reading = recovered.candidate, recovered.reading
@@ -183,6 +183,7 @@ class _Round:
         if refusal.kind == "rejected":
             self._rejected(first, refusal)
         waits = iter(_WAITS_BETWEEN_PASSES)
+        passes, crossed = 0, False
         known = fetcher._credentials.kept
         # What the store has given another request meanwhile serves as well, if it is something else.
         reading = known if known is not None and known.values != before.values else self._read_after(mark)
@@ -190,23 +191,31 @@ class _Round:
             self._check_circuit(reading)
             self._check_binding(reading)
             if refusal.kind == "doubtful" and reading.values == before.values:
-                raise self._error(refusal, first)
+                raise self._error(refusal)
             for candidate in fetcher._candidates.of(reading):
-                if candidate.value in rejected or self._requests >= _REQUESTS_PER_ROUND:
+                if candidate.value in rejected:
                     continue
+                if self._requests >= _REQUESTS_PER_ROUND:
+                    raise self._error(Refusal("unavailable", "it was unavailable too often to try every secret"))
                 outcome = self._ask(candidate)
                 if isinstance(outcome, Granted):
                     self._accepted(candidate, reading)
                     return _Recovered(self._identity, outcome, candidate, reading)
                 if outcome.kind not in ("rejected", "doubtful"):
-                    raise self._error(outcome, candidate)
+                    raise self._error(outcome)
                 self._rejected(candidate, outcome)
                 rejected.add(candidate.value)
-                refusal, first = outcome, candidate
-            again = self._requests < _REQUESTS_PER_ROUND and worth_another_pass(reading, fetcher._clock.monotonic())
+                # Between two requests the issuer may have gone over to the one that it had rejected: once more, then.
+                crossed = not passes and len(rejected) > 1 and not fetcher._target.profile.lockout
+                refusal = outcome
+            passes += 1
+            again = self._requests < _REQUESTS_PER_ROUND and (
+                worth_another_pass(reading, fetcher._clock.monotonic()) or crossed
+            )
+            crossed = False
             wait = next(waits, None) if again else None
             if wait is None or not pause(wait, None, deadline, fetcher._clock.sleep):
-                raise self._tripped(refusal, first, reading)
+                raise self._tripped(refusal, reading)
             rejected.clear()  # in the next pass all are asked again
             reading = self._read_after(ticket())
 
@@ -250,7 +259,7 @@ class _Round:
         except TokenError as error:
             outcome = error.again()
         if isinstance(outcome, TokenError):
-            self._name(outcome, candidate)
+            self._name(outcome)
             if isinstance(outcome, IssuerUnavailable):
                 return outcome
             raise outcome
@@ -276,8 +285,8 @@ class _Round:
         event = CandidateRejected(name, candidate.kind, version, refusal.status, refusal.error)
         self._flight.events.append(event)
 
-    def _tripped(self, refusal: Refusal, candidate: Candidate, reading: Reading) -> SecretSourceError:
-        error, circuit = self._error(refusal, candidate), self._fetcher._circuit
+    def _tripped(self, refusal: Refusal, reading: Reading) -> SecretSourceError:
+        error, circuit = self._error(refusal), self._fetcher._circuit
         if isinstance(error, CredentialsRejected):
             opens = not circuit.open_for(reading.values)
             error.retry_after = circuit.trip(error, reading.values)
@@ -285,18 +294,17 @@ class _Round:
                 self._flight.events.append(CircuitOpened(self._fetcher._credentials.name, error.retry_after))
         return error
 
-    def _error(self, refusal: Refusal, candidate: Candidate) -> SecretSourceError:
+    def _error(self, refusal: Refusal) -> SecretSourceError:
         return refusal.as_error(
             issuer=self._fetcher._target.name,
             reference=self._fetcher._credentials.name,
-            client_id=candidate.credentials.client_id,
             auth_method=self._metadata.auth_method,
         )
 
-    def _name(self, failure: TokenError, candidate: Candidate) -> None:
+    def _name(self, failure: TokenError) -> None:
         """Say in an error of the transport, too, whose token it was about."""
         named = Refusal("unavailable", failure.message)
-        failure.message = str(self._error(named, candidate))
+        failure.message = str(self._error(named))
         failure.args = (failure.message,)
         failure.issuer = self._fetcher._target.name
         failure.auth_method = self._metadata.auth_method

@@ -261,9 +261,9 @@ class Flights(Generic[T]):
             try:
                 # Not threading.Thread: its start() waits until the new thread has run.
                 _thread.start_new_thread(self._run_apart, (key, flight, body))
+                flight.started = True
             except (RuntimeError, MemoryError):
                 self._run(key, flight, body if here else _no_thread)
-            flight.started = True
         return flight
 
     def run(

@@ -92,7 +92,7 @@ class SecretReference:
                 near = difflib.get_close_matches(name, names, n=1)
                 takes = f"It takes {', '.join(names)}" if names else "It takes no options"
                 raise ConfigurationError(
-                    f"the store {self.store!r} has no option {name!r} (in {self})",
+                    f"the store {self.store!r} has no option {name!r} (in {self.store}:{self.path})",
                     hint=f"Did you mean {near[0]!r}?" if near else takes,
                 )
 

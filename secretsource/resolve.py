@@ -330,7 +330,7 @@ class _GivenCredentials(CredentialsSource):
         name = (
             f"the callable {getattr(given, '__qualname__', type(given).__name__)}"
             if callable(given)
-            else f"the given credentials of {given.client_id}"
+            else "the given credentials"
         )
         self._prepare(name, timeout, max_stale, denied_grace, on_event, clock)
 

@@ -207,7 +207,9 @@ class TokenSource:
         **misspelt: Any,
     ) -> None:
         if misspelt:
-            raise _unknown_name("TokenSource", next(iter(misspelt)), _CONSTRUCTOR_NAMES)
+            name = next(iter(misspelt))
+            misspelt.clear()  # client_secret= may be among them, and this frame in a traceback with locals
+            raise _unknown_name("TokenSource", name, _CONSTRUCTOR_NAMES)
         if shared is not None:
             raise ConfigurationError("shared= is not in this version", hint="Leave it out: each process has its cache")
         target = Target.of(
@@ -225,23 +227,30 @@ class TokenSource:
         )
         self._clock: Clock = clock or SYSTEM_CLOCK
         self._emitter = Emitter(on_event, clock=self._clock)
-        self._credentials = credentials_source(
-            credentials,
-            stores=stores,
-            client_id=client_id,
-            timeout=timeout,
-            max_stale=max_stale,
-            denied_grace=denied_grace,
-            on_event=on_event,
-            clock=clock,
-            accept=lambda binding: check_binding(
-                binding,
-                self._credentials.name,
-                issuer=target.issuer,
-                token_url=target.token_url or binding.token_url or "",  # a discovered one is compared later
-                environment=target.environment,
-            ),
-        )
+        failure = None
+        try:
+            self._credentials = credentials_source(
+                credentials,
+                stores=stores,
+                client_id=client_id,
+                timeout=timeout,
+                max_stale=max_stale,
+                denied_grace=denied_grace,
+                on_event=on_event,
+                clock=clock,
+                accept=lambda binding: check_binding(
+                    binding,
+                    self._credentials.name,
+                    issuer=target.issuer,
+                    token_url=target.token_url or binding.token_url or "",  # a discovered one is compared later
+                    environment=target.environment,
+                ),
+            )
+        except SecretSourceError as error:
+            failure = error.again()
+        if failure is not None:
+            del credentials  # perhaps a secret pasted by mistake, which a traceback with locals would show
+            raise failure
         self.plain_http = target.plain_http
         self._name = self._credentials.name
         identity = target.identity(self._name, self._credentials.client_id)
@@ -321,6 +330,8 @@ class TokenSource:
         force = asked.pop("force", False)
         for name in asked:
             if name not in TokenRequest.__annotations__:
+                request.clear()  # type: ignore[attr-defined] # a dict; what was pasted may be in it
+                asked.clear()
                 raise _unknown_name("token()", name, TokenRequest.__annotations__)
         identity = self._identity.asking(**asked)
         deadline, lasting = (Deadline(time, self._clock) for time in (timeout, max(timeout, self._timeout)))
@@ -591,6 +602,8 @@ class TokenSource:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_key"):  # in a traceback with locals of a constructor that failed
+            return "<TokenSource, not made>"
         return f"<TokenSource {self._name} at {self._identity.issuer}>"
 
     def __reduce_ex__(self, protocol: object) -> Any:

@@ -7,6 +7,8 @@ each is caught and classified, and ours is raised after the `except` block.
 from __future__ import annotations
 
 import _thread
+import encodings.idna  # noqa: F401 - socket imports it at its first look-up of a name; see _NO_TLS about forks
+import logging
 import os
 import socket
 import ssl
@@ -53,6 +55,18 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 httpx.HTTPTransport(verify=_NO_TLS, trust_env=False).close()
 
 
+_sending = threading.local()
+
+
+def _not_of_ours(record: logging.LogRecord) -> bool:
+    """At DEBUG httpcore logs the headers of answers, which may echo a secret; httpx logs whole URLs at INFO."""
+    return not getattr(_sending, "now", False)
+
+
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+    logging.getLogger(_name).addFilter(_not_of_ours)
+
+
 class Transport:
     """Sends token and metadata requests. Safe from any thread, and in a forked child: it keeps no connection."""
 
@@ -69,6 +83,13 @@ class Transport:
 
     def send(self, outgoing: Outgoing, deadline: Deadline, *, phase: str) -> Answer:
         """The answer, whatever its status. Raises IssuerUnavailable, InvalidTokenResponse, DeadlineExceeded."""
+        _sending.now = True
+        try:
+            return self._sent(outgoing, deadline, phase)
+        finally:
+            _sending.now = False
+
+    def _sent(self, outgoing: Outgoing, deadline: Deadline, phase: str) -> Answer:
         failure: SecretSourceError
         url = without_query(outgoing.url)
         proxy = self._proxy_for(url)

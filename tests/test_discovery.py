@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,10 +20,12 @@ from secretsource.errors import (
     IssuerUnavailable,
     SecretSourceError,
 )
-from secretsource.events import Emitter
+from secretsource.events import DiscoveryFailed, Emitter
 from secretsource.identity import Identity
 from secretsource.testing import FakeIssuer, Fault, TickingClock
 from secretsource.transport import Transport
+
+from .stores import Events, eventually
 
 STANDARD = IssuerProfile()
 ISSUER = "https://issuer.test/tenant"
@@ -210,10 +213,12 @@ def issuer() -> Iterator[FakeIssuer]:
         yield issuer
 
 
-def discovery(issuer: FakeIssuer | str, clock: TickingClock, **target: Any) -> Discovery:
+def discovery(
+    issuer: FakeIssuer | str, clock: TickingClock, on_event: Events | None = None, **target: Any
+) -> Discovery:
     url = issuer if isinstance(issuer, str) else issuer.url
     given: dict[str, Any] = {"issuer": url, "token_url": None, "auth_method": None, "profile": STANDARD, **target}
-    return Discovery(Target(default_lifetime=300.0, **given), Transport(), Emitter(clock=clock), clock)
+    return Discovery(Target(default_lifetime=300.0, **given), Transport(), Emitter(on_event, clock=clock), clock)
 
 
 def ask(discovery: Discovery, *, seconds: float = 10.0, patient: bool = False) -> Metadata:
@@ -251,6 +256,20 @@ def test_an_issuer_without_metadata_is_said(clock: TickingClock) -> None:
         assert (caught.value.status, caught.value.retryable, caught.value.issuer) == (404, False, issuer.url)
         assert paths(issuer) == [OPENID, OAUTH]
     assert clock.sleeps == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "retryable"), [(503, 404, True), (404, 503, True), (429, 404, True), (404, 403, False)]
+)
+def test_an_issuer_that_is_out_of_order_at_either_address_may_be_asked_again(
+    issuer: FakeIssuer, clock: TickingClock, first: int, second: int, retryable: bool
+) -> None:
+    for status in (first, second):
+        issuer.fail(Fault(status=status), times=1, path="discovery")
+    with pytest.raises(IssuerUnavailable, match=f"{first} and {second}") as caught:
+        ask(discovery(issuer, clock))
+    assert (caught.value.retryable, caught.value.status) == (retryable, max(first, second))
+    assert paths(issuer) == [OPENID, OAUTH]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -328,6 +347,25 @@ def test_old_metadata_serves_on_while_the_issuer_gives_no_new(
     assert ask(asked).token_url == f"{issuer.url}new"
 
 
+def test_a_failed_renewal_of_the_metadata_is_an_event_and_a_warning(
+    issuer: FakeIssuer, clock: TickingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = Events()
+    asked = discovery(issuer, clock, events)
+    known = ask(asked)
+    clock.tick(2 * DAY)
+    with caplog.at_level(logging.DEBUG, logger="secretsource"), issuer.failing(Fault(status=503), path="discovery"):
+        assert ask(asked) == known
+        eventually(lambda: events)
+    (failed,) = events
+    assert isinstance(failed, DiscoveryFailed)
+    assert (failed.source, failed.error) == (issuer.url, "IssuerUnavailable")
+    assert "503 and 503" in failed.reason
+    assert [(record.levelname, failed.reason in record.getMessage()) for record in caplog.records] == [
+        ("WARNING", True)
+    ]
+
+
 def test_an_issuer_whose_metadata_hang_leaves_time_for_the_token_request(
     issuer: FakeIssuer, clock: TickingClock
 ) -> None:
@@ -362,7 +400,7 @@ def test_with_no_metadata_known_a_hanging_issuer_is_out_of_time(issuer: FakeIssu
     assert caught.value.phase.startswith("discovery")
 
 
-@pytest.mark.parametrize("fault", [Fault(status=503), Fault(reset=True)])
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(reset=True)])
 def test_who_is_patient_asks_three_times_while_the_issuer_is_out_of_order(
     issuer: FakeIssuer, clock: TickingClock, fault: Fault
 ) -> None:

@@ -619,6 +619,24 @@ def test_the_standard_profile_has_no_lockout_and_no_other_hosts() -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"basic_encoding": "RFC6749"},
+        {"token_type_missing": "Bearer"},
+        {"expires_in_missing": None},
+        {"lifetime_field": "expires"},
+        {"lockout": "no"},
+        {"scope_separator": ";"},
+        {"endpoint_hosts": "login.issuer.test"},
+        {"rejected": "bad_key"},
+    ],
+    ids=str,
+)
+def test_a_profile_refuses_unknown_choices_and_a_text_where_a_tuple_belongs(wrong: dict[str, Any]) -> None:
+    assert f"IssuerProfile({next(iter(wrong))}=" in str(refused(lambda: IssuerProfile(**wrong)))
+
+
+@pytest.mark.parametrize(
     "error", ["no_such_code", "Invalid_Client", "invalid_client ", CANARY, "\x1b]0;x\x07", 5, ["a"]]
 )
 def test_an_error_code_outside_the_closed_list_is_not_repeated(error: object) -> None:
@@ -649,6 +667,15 @@ def test_a_vendor_code_is_one_of_a_closed_list(members: dict[str, Any], code: st
 
 def test_a_known_vendor_code_is_explained() -> None:
     assert "another secret" in str(refusal({"error": "invalid_client", "error_uri": "x/ID2055"}, 401).hint)
+
+
+def test_a_wrong_scope_answered_by_openiddicts_id2052_gets_no_hint_about_the_client_id() -> None:
+    uri = "https://documentation.openiddict.com/errors/ID2052"
+    scope = refusal({"error": "invalid_scope", "error_uri": uri}, 400)
+    assert (scope.vendor_code, scope.kind) == ("ID2052", "refused")
+    assert "client ID" not in str(scope.hint)
+    assert "allowed to have" in str(scope.hint)
+    assert "client ID" in str(refusal({"error": "invalid_client", "error_uri": uri}, 401).hint)
 
 
 @pytest.mark.parametrize(
@@ -737,7 +764,7 @@ ECHOED = {
 def test_an_issuer_that_echoes_the_secret_finds_it_in_no_error(status: int, body: object) -> None:
     echoing = ("x-request-id", "retry-after", "location", "www-authenticate")
     found = refusal(body, status, dict.fromkeys(echoing, CANARY))
-    error = found.as_error(issuer="i", reference="r", client_id="c", auth_method="m")
+    error = found.as_error(issuer="i", reference="r", auth_method="m")
     assert "canary" not in f"{found!r} {error} {error!r} {vars(error)!r}"
     assert quote(CANARY) not in str(error)
 
@@ -752,13 +779,11 @@ def test_an_issuer_that_echoes_the_secret_finds_it_in_no_error(status: int, body
         ("unavailable", IssuerUnavailable, True),
     ],
 )
-def test_the_error_names_issuer_client_reference_and_method(kind: Any, made: type[Exception], retryable: bool) -> None:
+def test_the_error_names_issuer_reference_and_method(kind: Any, made: type[Exception], retryable: bool) -> None:
     facts = Refusal(kind, "it answered 400", 400, "invalid_scope", "ID2055", "request-1", 5.0, "Do this")
-    error = facts.as_error(
-        issuer="https://i.test/", reference="env://POS", client_id="pos", auth_method="client_secret_post"
-    )
+    error = facts.as_error(issuer="https://i.test/", reference="env://POS", auth_method="client_secret_post")
     assert type(error) is made
-    for named in ("https://i.test/", "env://POS", "'pos'", "client_secret_post", "it answered 400", "Do this"):
+    for named in ("https://i.test/", "env://POS", "client_secret_post", "it answered 400", "Do this"):
         assert named in str(error)
     assert (error.error, error.status, error.vendor_code, error.request_id) == (
         "invalid_scope",

@@ -215,6 +215,16 @@ def test_each_host_that_is_reached_by_plain_http_is_logged(log: list[logging.Log
     assert [record.getMessage().rpartition("=")[2] for record in log] == ["orchard:8080)", "vault:8200)"]
 
 
+def test_each_origin_that_a_token_goes_to_is_logged_once(log: list[logging.LogRecord], clock: TickingClock) -> None:
+    origins = [f"https://{name}.test:443" for name in "bcbdcb"]
+    Emitter(clock=clock).emit(OriginLeft(SOURCE, "https://a.test:443", origin) for origin in origins)
+    assert [record.getMessage()[-len("b.test:443)") :] for record in log] == [
+        "b.test:443)",
+        "c.test:443)",
+        "d.test:443)",
+    ]
+
+
 def test_a_hook_gets_every_event_also_those_that_are_not_logged(clock: TickingClock) -> None:
     seen: list[Event] = []
     Emitter(seen.append, clock=clock).emit([failed()] * 5)

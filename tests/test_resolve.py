@@ -16,6 +16,7 @@ import trio
 
 from secretsource import (
     AccessDenied,
+    BackendError,
     BackendUnavailable,
     ClientCredentials,
     ConfigurationError,
@@ -30,6 +31,8 @@ from secretsource import (
     TokenSource,
 )
 from secretsource.clock import Deadline
+from secretsource.credentials import Binding
+from secretsource.endpoint import check_binding
 from secretsource.events import CredentialsChanged, CredentialsDropped, CredentialsStale
 from secretsource.flight import ticket
 from secretsource.resolve import Budget
@@ -255,6 +258,22 @@ def test_a_reload_before_the_first_read_is_that_read(source_of: Make) -> None:
     assert store.reads == [True]
 
 
+def test_a_reload_while_four_reads_hang_does_not_raise() -> None:
+    store = Store()
+    source = CredentialsSource("memory://pos", stores=store.stores, timeout=0.02)
+    with store.held():
+        for _ in range(4):
+            with pytest.raises(DeadlineExceeded):
+                source.current()
+        assert source.orphans == 4
+        source.reload()
+        with pytest.raises(DeadlineExceeded, match="still hang"):
+            source.current()
+        assert len(store.reads) == 4
+    eventually(lambda: source.orphans == 0)
+    assert CredentialsSource("memory://pos", stores=store.stores).current().client_id == CLIENT
+
+
 # --- what changed
 
 
@@ -388,6 +407,40 @@ def test_the_grace_begins_anew_once_the_store_has_given_them_again(source_of: Ma
     assert secret_of(source) == A
 
 
+def test_max_stale_counts_from_the_first_failed_read_however_long_the_program_has_been_up(
+    source_of: Make, clock: TickingClock, events: Events
+) -> None:
+    store = Store(ttl=None)
+    source = source_of(store, max_stale=100)
+    source.current()
+    clock.tick(86400 * 30)
+    store.failure = BackendUnavailable("down", reference="memory://pos")
+    assert reading_after(source, ticket(), clock) == A
+    assert secret_of(source) == A
+    clock.tick(99)
+    assert reading_after(source, ticket(), clock) == A
+    clock.tick(2)
+    with pytest.raises(BackendUnavailable):
+        reading_after(source, ticket(), clock)
+    eventually(lambda: events.names() == ["CredentialsStale", "CredentialsStale", "CredentialsDropped"])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_grace_ends_although_the_store_flaps_between_denied_and_down(
+    source_of: Make, clock: TickingClock, first: int
+) -> None:
+    store = Store()
+    source = source_of(store, denied_grace=30)
+    source.current()
+    failures = AccessDenied("no", reference="memory://pos"), BackendUnavailable("down", reference="memory://pos")
+    for number in range(6 + first):  # the grace counts from the first denial
+        store.failure = failures[(number + first) % 2]
+        assert secret_of(source) == A
+        clock.tick(5)
+    with pytest.raises(BackendError):
+        source.current()
+
+
 def test_of_a_half_written_document_the_last_good_one_serves_loudly(
     source_of: Make, events: Events, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,6 +467,64 @@ def test_a_half_written_file_leaves_the_last_good_credentials(tmp_path: Path, cl
     secret_file(tmp_path / "secrets", CLIENT, B)
     clock.tick(1.1)
     assert secret_of(source) == B
+
+
+@pytest.mark.parametrize(
+    ("document", "failure", "why"),
+    [
+        (Document({"client_id": CLIENT, "client_secret": f"{CANARY}\n"}), None, "client_secret"),
+        (Document({"client_id": CLIENT, "key": CANARY}), None, "client_secret"),
+        (None, ValueError(CANARY), "ValueError was raised"),
+    ],
+    ids=["malformed", "another field", "raised"],
+)
+def test_what_serves_on_and_what_is_dropped_is_said_with_the_reason_and_no_secret(
+    source_of: Make,
+    clock: TickingClock,
+    events: Events,
+    caplog: pytest.LogCaptureFixture,
+    document: Document | None,
+    failure: Exception | None,
+    why: str,
+) -> None:
+    store = Store()
+    source = source_of(store, max_stale=10)
+    source.current()
+    store.document, store.failure = document, failure
+    with caplog.at_level(0, logger="secretsource"):
+        assert secret_of(source) == A
+        clock.tick(11)
+        with pytest.raises(SecretSourceError) as caught:
+            source.current()
+        eventually(lambda: events.names() == ["CredentialsStale", "CredentialsDropped"])
+    for event in events.of(CredentialsStale, CredentialsDropped):
+        assert isinstance(event, (CredentialsStale, CredentialsDropped))
+        assert event.reason == str(caught.value)
+        assert why in event.reason
+    assert CANARY not in f"{list(events)} {caplog.text}"
+    assert str(caught.value) in caplog.text
+
+
+@pytest.mark.parametrize("bound", [{"environment": "production"}, {"issuer": "https://production.example"}])
+def test_a_document_that_is_not_accepted_does_not_take_the_place_of_the_last_good_one(
+    source_of: Make, clock: TickingClock, bound: dict[str, str]
+) -> None:
+    def accept(binding: Binding) -> None:
+        check_binding(binding, "memory://pos", issuer="https://test.example", token_url="", environment="test")
+
+    store = Store()
+    store.put(A, environment="test")
+    source = source_of(store, accept=accept)
+    source.current()
+    store.put(B, **bound)
+    with pytest.raises(ConfigurationError, match="nothing was sent"):
+        source.current()
+    store.failure = BackendUnavailable("down", reference="memory://pos")
+    assert secret_of(source) == A
+    clock.tick(1.1)
+    store.failure = None
+    store.put(C, environment="test")
+    assert secret_of(source) == C
 
 
 class OwnError(BackendUnavailable):

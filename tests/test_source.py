@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ from secretsource.events import (
     ScopeNarrowed,
     TokenRefused,
 )
-from secretsource.testing import FakeIssuer, Fault, TickingClock
+from secretsource.testing import FakeIssuer, Fault, TickingClock, secret_file
 
 from .stores import CLIENT, A, B, Events, Store, eventually, in_threads
 
 CANARY = "not-a-real-secret-canary"
 NOWHERE = "http://127.0.0.1:9/token"  # nothing listens there, and nothing is sent
-GIVEN = f"the given credentials of {CLIENT}"
+GIVEN = "the given credentials"
+# An issuer that repeats the secret where it should say what is wrong.
+ECHO = b'{"error": "%s", "error_description": "' + CANARY.encode() + b'"}'
 
 
 @pytest.fixture
@@ -239,6 +242,15 @@ def test_64_threads_make_one_request_for_a_cold_start(source: TokenSource, issue
     assert set(map(id, tokens)) == {id(tokens[0])}
     assert isinstance(tokens[0], Token)
     assert issuer.token_requests == 1
+
+
+def test_twenty_scopes_at_a_cold_start_ask_for_the_metadata_once(source_of: Make, issuer: FakeIssuer) -> None:
+    source, numbers = source_of(issuer=issuer.url, token_url=None), itertools.count()
+    issuer.fail(Fault(latency=0.2), times=1, path="discovery")
+    tokens = in_threads(20, lambda: source.token(scope=f"scope-{next(numbers)}"))
+    assert all(issuer.accepts(token.access_token) for token in tokens)
+    assert [request.method for request in issuer.requests].count("GET") == 1
+    assert issuer.token_requests == 20
 
 
 def test_threads_that_share_a_failure_raise_exceptions_of_their_own(source: TokenSource, issuer: FakeIssuer) -> None:
@@ -595,6 +607,89 @@ def test_a_failed_renewal_is_an_event_with_the_life_that_is_left(
     assert source.status().last_error == "TokenRequestRefused"
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Fault(status=400, body=ECHO % b"invalid_scope"), "400 invalid_scope"), (None, "401 invalid_client")],
+    ids=["refused", "rejected"],
+)
+def test_a_failed_renewal_says_why_and_shows_no_secret(
+    source_of: Make,
+    issuer: FakeIssuer,
+    clock: TickingClock,
+    events: Events,
+    caplog: pytest.LogCaptureFixture,
+    fault: Fault | None,
+    code: str,
+) -> None:
+    issuer.set_secret(CLIENT, CANARY)
+    source = source_of(credentials=ClientCredentials(CLIENT, CANARY))
+    token = source.token()
+    clock.tick(81)
+    issuer.set_secret(CLIENT, B)
+    if fault is not None:
+        issuer.fail(fault)
+    with caplog.at_level(0, logger="secretsource"):
+        assert source.token() is token
+        has_failed(events, 1)
+    (failure,) = events.of(RefreshFailed)
+    assert isinstance(failure, RefreshFailed)
+    assert GIVEN in failure.reason
+    assert f"it answered {code}" in failure.reason
+    assert failure.reason in caplog.text
+    for secret in (CANARY, token.access_token):
+        assert secret not in f"{list(events)} {caplog.text}"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_next_attempt_with_a_rejected_secret_is_that_of_the_circuit(
+    source: TokenSource,
+    issuer: FakeIssuer,
+    clock: TickingClock,
+    events: Events,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: bool,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # so the renewal alone would wait for 50 ms
+    if kept:
+        source.token()
+        clock.tick(81)
+    issuer.set_secret(CLIENT, B)
+    with nullcontext() if kept else pytest.raises(CredentialsRejected):
+        source.token()
+    has_failed(events, 1)
+    (failure,) = events.of(RefreshFailed)
+    assert isinstance(failure, RefreshFailed)
+    assert failure.next_try == source.status().circuit == pytest.approx(0.8)
+
+
+def test_a_renewal_ahead_that_can_start_no_thread_is_an_event_and_backs_off_while_the_kept_token_serves(
+    source: TokenSource, issuer: FakeIssuer, clock: TickingClock, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[None] = []
+
+    def refuse(*_: Any) -> int:
+        refused.append(None)
+        raise RuntimeError("can't start new thread")
+
+    kept = source.token()
+    clock.tick(81)
+    with monkeypatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", refuse)
+        for attempts in (1, 2):
+            for _ in range(10):
+                assert source.token() is kept
+            assert len(refused) == len(events.of(RefreshFailed)) == attempts
+            next_try = source.status().next_try
+            assert next_try is not None
+            clock.tick(next_try + 0.001)
+    failure = events.of(RefreshFailed)[0]
+    assert isinstance(failure, RefreshFailed)
+    assert "no thread can be started" in failure.reason
+    assert failure.life_left == pytest.approx(19)
+    assert source.token() is kept
+    issuer.wait_for_token_requests(2)
+
+
 def test_a_renewal_that_succeeds_after_a_failure_begins_the_back_off_anew(
     source: TokenSource, issuer: FakeIssuer, clock: TickingClock, events: Events
 ) -> None:
@@ -634,6 +729,38 @@ def test_a_token_that_lives_for_no_time_is_used_once_and_not_kept(
     assert first is not second
     assert issuer.token_requests == 2
     assert source.status().kept_tokens == 0
+
+
+@pytest.mark.parametrize("lifetime", [0, -5])
+def test_an_issuer_of_tokens_that_have_ended_is_not_asked_at_each_call_while_an_older_one_serves(
+    source: TokenSource,
+    issuer: FakeIssuer,
+    clock: TickingClock,
+    monkeypatch: pytest.MonkeyPatch,
+    lifetime: int,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    kept = source.token()
+    clock.tick(81)
+    with issuer.failing(Fault(answer={"expires_in": lifetime})):
+        for attempts in (1, 2):
+            for _ in range(10):
+                assert source.token() is kept
+                landed(source)
+            assert issuer.token_requests == 1 + attempts
+            clock.tick(1.001)
+    clock.tick(2)
+    assert source.token() is kept
+    landed(source)
+    assert source.token() is not kept
+
+
+def test_a_default_lifetime_longer_than_a_date_can_say_is_cut(source_of: Make, issuer: FakeIssuer) -> None:
+    source = source_of(default_lifetime=1e12)
+    issuer.fail(Fault(answer={"expires_in": None}), times=1)
+    token = source.token()
+    assert 2030 < token.expires_at.year < 2100
+    assert source.status().token_expires_at == token.expires_at
 
 
 @pytest.mark.parametrize("lifetime", [1, 2, 5])
@@ -900,6 +1027,18 @@ def test_status_tells_how_it_is_and_no_content(
         assert secret not in repr(status)
 
 
+def test_status_names_the_issuer_and_says_whether_a_secret_is_pending(source_of: Make, issuer: FakeIssuer) -> None:
+    store = Store()
+    source = source_of(credentials="memory:pos", stores=store.stores, issuer=issuer.url)
+    assert (source.status().issuer, source.status().pending) == (issuer.url, False)
+    source.token()
+    assert not source.status().pending
+    store.put(A, pending=B)
+    source.token(force=True)
+    assert source.status().pending
+    assert source_of(token_url=NOWHERE).status().issuer == NOWHERE
+
+
 def test_a_closed_source_has_dropped_its_tokens_and_refuses_calls(source: TokenSource, issuer: FakeIssuer) -> None:
     source.token()
     source.token(scope="other")
@@ -1002,6 +1141,10 @@ def test_a_near_miss_among_the_parameters_of_a_call_is_told_the_right_word(wrong
     assert right in str(caught.value)
 
 
+async def async_hook(event: object) -> None:
+    """What a program may take for a hook."""
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -1023,6 +1166,13 @@ def test_a_near_miss_among_the_parameters_of_a_call_is_told_the_right_word(wrong
         {"resource": "no-uri"},
         {"extra": {"scope": "x"}},
         {"shared": "redis://127.0.0.1"},
+        {"profile": {}},
+        {"on_event": 5},
+        {"on_event": async_hook},
+        {"on_event": [print, async_hook]},
+        {"ca_file": 5},
+        {"stores": 5},
+        {"plain_http": 5},
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused_when_the_source_is_made(options: dict[str, Any]) -> None:
@@ -1144,3 +1294,71 @@ def test_max_stale_and_denied_grace_reach_the_credentials(
     clock.tick(151)
     with pytest.raises(BackendUnavailable):
         source.token()
+
+
+# --- a document for something else, and a refusal that may mean the secret
+
+
+@pytest.mark.parametrize(
+    ("bound", "options"),
+    [
+        ({"issuer": "https://production.example"}, {"token_url": None}),
+        ({"issuer": "https://production.example"}, {}),
+        ({"token_url": "https://production.example/token"}, {}),
+    ],
+    ids=["issuer, by discovery", "issuer", "token_url"],
+)
+@pytest.mark.parametrize(
+    "spoil",
+    [Path.unlink, lambda path: path.chmod(0o666), lambda path: path.write_text('{"client_id": "po')],
+    ids=["gone", "denied", "half written"],
+)
+def test_a_document_for_another_issuer_does_not_take_the_place_of_the_last_good_credentials(
+    source_of: Make,
+    issuer: FakeIssuer,
+    clock: TickingClock,
+    tmp_path: Path,
+    bound: dict[str, str],
+    options: dict[str, Any],
+    spoil: Callable[[Path], object],
+) -> None:
+    folder = tmp_path / "secrets"
+    source = source_of(credentials=secret_file(folder, CLIENT, A), **{"issuer": issuer.url, **options})
+    source.token()
+    asked = len(issuer.requests)
+    secret_file(folder, CLIENT, B, **bound)
+    clock.tick(101)
+    with pytest.raises(ConfigurationError, match="nothing was sent"):
+        source.token()
+    assert len(issuer.requests) == asked
+    spoil(folder / f"{CLIENT}.json")
+    clock.tick(1.1)
+    assert issuer.accepts(source.token().access_token)
+
+
+def test_with_a_document_for_another_issuer_not_even_the_metadata_is_asked_for(
+    source_of: Make, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    reference = secret_file(tmp_path / "secrets", CLIENT, A, issuer="https://production.example")
+    with pytest.raises(ConfigurationError, match="nothing was sent"):
+        source_of(credentials=reference, issuer=issuer.url, token_url=None).token()
+    assert issuer.requests == []
+
+
+def test_after_a_403_with_a_code_of_the_vendors_own_another_secret_in_the_store_is_used(
+    source_of: Make, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    store = Store(ttl=300)
+    source = source_of(credentials="memory:pos", stores=store.stores)
+    source.token()
+    clock.tick(101)
+    with issuer.failing(Fault(status=403, body=b'{"error": "forbidden_by_vendor"}')):
+        with pytest.raises(TokenRequestRefused):
+            source.token()
+        assert source.status().circuit is None, "with no other secret it is no rejection"
+    clock.tick(1.1)
+    issuer.set_secret(CLIENT, B)
+    store.put(B)
+    issuer.fail(Fault(status=403, body=b'{"error": "forbidden_by_vendor"}'), times=1)
+    assert issuer.accepts(source.token().access_token)
+    assert [request.status for request in issuer.requests] == [200, 403, 403, 200]

@@ -23,9 +23,11 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
 import trustme
 
+from secretsource import TokenSource
 from secretsource.answer import Answer, Refusal, read_answer
 from secretsource.clock import Deadline
 from secretsource.credentials import ClientCredentials
@@ -876,7 +878,10 @@ def test_no_log_at_any_level_and_no_attribute_holds_the_secret(
         issuer.fail(fault, times=1)
         with suppress(SecretSourceError):
             send(issuer.token_url, transport, method=method)
-    assert "connect_tcp" in caplog.text  # httpcore has written something
+    assert "connect_tcp" not in caplog.text  # httpcore would log the headers of answers
+    with httpx.Client(trust_env=False) as client:
+        client.get(issuer.url)
+    assert "connect_tcp" in caplog.text  # a program's own requests are logged as ever
     shown = caplog.text + pprint.pformat(vars(transport))
     assert [form for form in forms_of_the_secret() if form in shown] == []
 
@@ -891,3 +896,18 @@ def test_certificates_of_authorities_are_read_anew_after_a_refused_one(tls: Tls,
         # One that was refused may have been exchanged: the next attempt looks.
         tls.authority.cert_pem.write_to_path(ca_file)
         assert send(issuer.token_url, transport).status == 200
+
+
+def test_certificates_exchanged_after_a_refusal_are_found_at_the_next_call_of_a_source(
+    tls: Tls, tmp_path: Path
+) -> None:
+    ca_file, clock = tmp_path / "ca.pem", TickingClock()
+    trustme.CA().cert_pem.write_to_path(ca_file)
+    with FakeIssuer(ssl_context=tls.good) as issuer:
+        issuer.add_client("pos", SECRET)
+        source = TokenSource(CREDENTIALS, issuer=issuer.url, ca_file=ca_file, clock=clock)
+        with pytest.raises(IssuerUnavailable, match="not trusted"):
+            source.token()
+        tls.authority.cert_pem.write_to_path(ca_file)
+        clock.tick(1.1)
+        assert issuer.accepts(source.token().access_token)

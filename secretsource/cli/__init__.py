@@ -47,10 +47,16 @@ _VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if sys.stderr is None:  # closed: print() would write to standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    if sys.stdout is None:
+        print("secretsource: standard output is closed", file=sys.stderr)
+        return 1
     try:
         options = _parsed(given)
         if options.verbose:
             logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+            logging.getLogger("secretsource").setLevel(logging.DEBUG)
         code = int(options.run(options))
         if sys.stdout is not None:
             sys.stdout.flush()  # not at exit, where a failure would come too late for the exit code

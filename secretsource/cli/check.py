@@ -132,7 +132,9 @@ class _Walk:
         yield _reference(reference)
         backend = backend_for(reference)
         yield Step("store", "ok", f"{reference.store}: {type(backend).__name__}{_ttl(backend)}")
-        document = backend.read(reference, fresh=True, timeout=self._deadline.left())
+        document = Flights[Document]("secret", Emitter()).run(
+            "check", lambda flight: backend.read(reference, fresh=True, timeout=flight.deadline.left()), self._deadline
+        )
         meaning = interpret(document, reference, options.client_id)
         yield _secret(backend, reference, document, meaning)
         yield _permissions(backend, reference, document)
@@ -232,7 +234,7 @@ def _secret(backend: Backend, reference: SecretReference, document: Document, me
     if version is None and isinstance(written, datetime):
         # A file's own version is a digest under a key of this process: when it was written can be compared.
         version = f"{written:%Y-%m-%dT%H:%M:%SZ}"
-    parts = [f"client {credentials.client_id!r}", f"version {version or 'unknown'}"]
+    parts = ["client ID and secret found", f"version {version or 'unknown'}"]
     if isinstance(written, datetime):
         parts.append(f"written {_ago((datetime.now(UTC) - written).total_seconds())} ago")
     name = reference.fields.secret if reference.fields else "client_secret"

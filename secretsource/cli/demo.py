@@ -178,7 +178,8 @@ class _Demo:
             case CandidateUsed():
                 self._say(f"it takes the {event.candidate} secret", "ok")
             case RefreshFailed():
-                self._say(f"no new token ({event.error}); the kept one serves {event.life_left:.1f} s more", "warning")
+                kept = f"the kept one serves {event.life_left:.1f} s more" if event.life_left else event.reason
+                self._say(f"no new token ({event.error}); {kept}", "warning")
 
     def _say(self, text: str, state: str | None = None) -> None:
         self._screen.line(f"{time.monotonic() - self._began:5.1f} s  {self._calls.made:5} calls  {text}", state)

@@ -152,6 +152,15 @@ def test_what_it_is_given_is_asked_of_the_source(send: Send, source: TokenSource
     assert (grant.scopes, grant.audience) == (("orders.read",), "pos")
 
 
+def test_what_is_given_as_none_is_left_to_the_source(
+    send: Send, source: TokenSource, issuer: FakeIssuer, api: Api
+) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("timeout", "scope", "audience", "extra"))
+    assert send(TokenAuth(source, **nothing), api.url).status_code == 200
+    assert api.seen == [source.token().access_token]
+    assert issuer.token_requests == 1
+
+
 def test_an_authorization_header_of_the_request_gives_way(send: Send, source: TokenSource, api: Api) -> None:
     assert send(TokenAuth(source), api.url, headers={"Authorization": "Bearer another"}).status_code == 200
     assert api.seen == [source.token().access_token]
@@ -443,6 +452,19 @@ def test_without_origins_a_request_that_leaves_the_first_one_is_an_event_once(
         flow_of(auth, module, url)
     left = [event for event in events if isinstance(event, OriginLeft)]
     assert left == [OriginLeft(source.name, "https://a.test:443", "https://b.test:8443")]
+
+
+def test_at_most_256_origins_are_remembered_and_requests_to_further_ones_go_on(
+    module: ModuleType, source: TokenSource, events: list[Event]
+) -> None:
+    auth, header = TokenAuth(source), source.token().authorization
+    for number in range(300):
+        assert flow_of(auth, module, f"https://a{number}.test/").headers["Authorization"] == header
+    assert len(auth._known) == 256
+    assert len([event for event in events if isinstance(event, OriginLeft)]) == 255
+    with pytest.raises(ConfigurationError, match="plain http"):
+        flow_of(auth, module, "http://a300.test/")
+    assert flow_of(auth, module, "https://a299.test/").headers["Authorization"] == header
 
 
 # --- the client, and other requests ----------------------------------------------------------------------------------

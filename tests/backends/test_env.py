@@ -143,6 +143,12 @@ def test_a_candidate_that_is_empty_or_cannot_be_read_is_none(tmp_path: Path, val
     assert fields("env://POS", environ) == {"client_secret": CANARY}
 
 
+@pytest.mark.parametrize("kind", ["PENDING", "PREVIOUS"])
+def test_a_relative_path_to_a_candidate_does_not_stop_the_current_secret(kind: str) -> None:
+    environ = {"POS_CLIENT_SECRET": CANARY, f"POS_CLIENT_SECRET_{kind}_FILE": "secrets/other"}
+    assert fields("env://POS", environ) == {"client_secret": CANARY}
+
+
 def test_an_error_about_the_file_names_its_variable(tmp_path: Path) -> None:
     path = tmp_path / "nothing"
     text = refused(SecretNotFound, "env://POS", {"POS_CLIENT_SECRET_FILE": str(path)})

@@ -284,6 +284,29 @@ def test_a_pending_secret_beside_nothing_is_refused(folder: Path) -> None:
     assert state_of(folder) == {}
 
 
+@pytest.mark.parametrize("option", ["--issuer", "--token-url"])
+@pytest.mark.parametrize("url", ["htps://pos.example.com/", "http://pos.example.com/", "pos.example.com"])
+def test_an_issuer_that_no_secret_may_be_sent_to_is_refused_and_nothing_is_written(
+    folder: Path, option: str, url: str
+) -> None:
+    name = option.removeprefix("--").replace("-", "_")
+    refused(put(f"file://{folder}/pos.json", "--client-id", "pos", option, url), 2, name)
+    assert state_of(folder) == {}
+
+
+def test_a_pending_secret_is_not_overwritten_by_another_pending_one(folder: Path) -> None:
+    document = {"client_id": "pos", "client_secret": OLD, "client_secret_pending": NEXT}
+    reference = private(folder / "pos.json", document)
+    before = state_of(folder)
+    ran = put(reference, "--pending")
+    refused(ran, 2, "another secret is pending", "without --pending")
+    assert OLD not in ran.err
+    assert NEXT not in ran.err
+    assert state_of(folder) == before
+    assert put(reference, "--pending", text=f"{NEXT}\n").code == 0, "the same one is no other"
+    assert fields_of(folder / "pos.json") == document
+
+
 @pytest.mark.parametrize("fields", ["id=/a/id,secret=/a/key", "id=/a/id,secret=key", "/a/key"])
 def test_fields_by_json_pointer_are_refused(folder: Path, there: str, fields: str) -> None:
     before = state_of(folder)

@@ -48,7 +48,7 @@ def test_everything_else_is_on_standard_error_also_when_it_logs(issuer: FakeIssu
     token = ran.out.removesuffix("\n")
     assert ran.code == 0
     assert issuer.accepts(token)
-    assert "connect/token" in ran.err
+    assert "TokenFetched" in ran.err
     assert token not in ran.err
     assert CANARY not in ran.err
 
