@@ -6,6 +6,7 @@ import itertools
 import json
 import ssl
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,12 @@ import trustme
 from secretsource import (
     AccessDenied,
     BackendUnavailable,
+    ClientCredentials,
     ConfigurationError,
     CredentialsRejected,
     DeadlineExceeded,
+    Document,
+    InvalidTokenResponse,
     IssuerProfile,
     IssuerUnavailable,
     SecretSourceError,
@@ -928,4 +932,96 @@ def test_another_secret_keeps_the_tokens(issuer: FakeIssuer, clock: Clock) -> No
     issuer.set_secret(CLIENT, B)
     store.put(B)
     program.source.token(scope="other")
+    assert program.source.token() is kept
+
+
+# --- found by attacking
+
+
+def test_a_program_that_starts_while_the_issuer_goes_over_gets_a_token() -> None:
+    with FakeIssuer(latency=0.1) as issuer:
+        issuer.add_client(CLIENT, A)
+        credentials = ClientCredentials(CLIENT, B, previous=ClientCredentials(CLIENT, A))
+
+        def administrator() -> None:
+            issuer.wait_for_token_requests(1)  # the new secret has been rejected, and its answer is on its way
+            issuer.set_secret(CLIENT, B)
+
+        saving = threading.Thread(target=administrator)
+        saving.start()
+        with TokenSource(credentials, token_url=issuer.token_url) as source:
+            assert issuer.accepts(source.token().access_token)
+        saving.join()
+
+
+def test_where_wrong_secrets_lock_the_client_rejected_ones_are_not_asked_once_more(issuer: FakeIssuer) -> None:
+    credentials = ClientCredentials(CLIENT, B, previous=ClientCredentials(CLIENT, C))
+    with (
+        TokenSource(credentials, token_url=issuer.token_url, profile=IssuerProfile(lockout=True)) as source,
+        pytest.raises(CredentialsRejected),
+    ):
+        source.token()
+    assert issuer.token_requests == 2
+
+
+def test_requests_that_were_used_up_by_an_unavailable_issuer_are_no_rejection(issuer: FakeIssuer, clock: Clock) -> None:
+    for status in (503, 503, 401, 503, 503, 401):
+        issuer.fail(Fault(status=status), times=1)
+    others = ClientCredentials(CLIENT, C), ClientCredentials(CLIENT, A)
+    credentials = ClientCredentials(CLIENT, B, pending=others[0], previous=others[1])
+    with TokenSource(credentials, token_url=issuer.token_url, clock=clock) as source:
+        with pytest.raises(IssuerUnavailable, match="too often to try every secret"):
+            source.token()
+        assert source.status().circuit is None
+
+
+@pytest.mark.parametrize("where", ["access_token", "scope"])
+def test_a_secret_that_is_given_back_as_a_token_or_scope_is_not_handed_out(issuer: FakeIssuer, where: str) -> None:
+    secret = "not-a-real-secret-that-is-given-back"
+    issuer.set_secret(CLIENT, secret)
+    issuer.fail(Fault(answer={where: secret}))
+    with TokenSource(ClientCredentials(CLIENT, secret), token_url=issuer.token_url) as source:
+        with pytest.raises(InvalidTokenResponse) as caught:
+            source.token()
+        assert secret not in str(caught.value)
+
+
+def test_a_short_secret_that_is_found_in_a_token_by_chance_does_no_harm(issuer: FakeIssuer) -> None:
+    issuer.set_secret(CLIENT, "ab")
+    issuer.fail(Fault(answer={"access_token": "xxabxx"}))
+    with TokenSource(ClientCredentials(CLIENT, "ab"), token_url=issuer.token_url) as source:
+        assert source.token().access_token == "xxabxx"
+
+
+def test_swapped_fields_show_the_secret_in_no_error(issuer: FakeIssuer) -> None:
+    secret = "not-a-real-secret-in-the-wrong-field"
+    with TokenSource(ClientCredentials(secret, CLIENT), token_url=issuer.token_url) as source:
+        with pytest.raises(CredentialsRejected) as caught:
+            source.token()
+        shown = f"{caught.value} {vars(caught.value)} {source.status()} {source!r}"
+        assert secret not in shown
+
+
+def test_a_source_that_could_not_be_made_can_be_shown_in_a_traceback() -> None:
+    secret = "not-a-real-secret:pasted"
+    try:
+        TokenSource(secret, token_url="https://pos.example.com/connect/token")
+    except ConfigurationError as error:
+        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "not made" in shown
+    assert shown.count(secret) == shown.count("secret = '")  # in the frame of this test only
+
+
+def test_a_document_of_another_client_drops_no_token_before_that_client_has_one(
+    issuer: FakeIssuer, clock: Clock
+) -> None:
+    store = Store()
+    issuer.lifetime = 100
+    program = Program(issuer, store, clock)
+    program.take()
+    kept = program.source.token()
+    store.document = Document({"client_id": "somebody-else", "client_secret": A})
+    clock.tick(81)
+    program.source.token()  # begins a renewal, which is rejected
+    eventually(lambda: program.events.of(RefreshFailed))
     assert program.source.token() is kept

@@ -179,3 +179,23 @@ def test_an_output_whose_encoding_has_no_arrows_gets_question_marks() -> None:
     ran = process("check", *CREDENTIALS, PYTHONIOENCODING="ascii")
     assert (ran.code, ran.err) == (3, "")
     assert " ? Set SECRETSOURCE_TEST_UNSET_CLIENT_SECRET" in ran.out
+
+
+def test_with_standard_error_closed_nothing_but_a_token_is_on_standard_output() -> None:
+    command = (
+        f"{sys.executable} -m secretsource token --credentials env:NOWHERE_TO_BE_FOUND --issuer http://127.0.0.1:9/"
+    )
+    done = subprocess.run(["sh", "-c", f"{command} 2>&-"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_with_standard_output_closed_there_is_no_success() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m secretsource backends >&-"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "standard output is closed" in done.stderr
