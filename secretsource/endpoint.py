@@ -67,8 +67,9 @@ class IssuerProfile:
                     f"IssuerProfile({name}={getattr(self, name)!r}) is not known", hint=f"It is one of {known}"
                 )
         for name in ("endpoint_hosts", "rejected"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigurationError(f"IssuerProfile({name}=…) is one text", hint="Give a tuple of texts")
+            given = getattr(self, name)
+            if not isinstance(given, (tuple, list)) or not all(isinstance(each, str) for each in given):
+                raise ConfigurationError(f"IssuerProfile({name}=…) is not a tuple of texts")
 
 
 def check_binding(binding: Binding, reference: str, *, issuer: str | None, token_url: str, environment: str) -> None:
