@@ -307,6 +307,10 @@ class TokenSource:
         """The same token for a task of asyncio or trio, whose loop goes on while this waits."""
         if monotonic() < self._open_until and not request:
             return self._open  # type: ignore[no-any-return]
+        # Apart: what a coroutine may need is allocated each time it is made, for a hit as well.
+        return await self._atoken(request)
+
+    async def _atoken(self, request: TokenRequest) -> Token:
         call = self._call(request)
         kept = self._lookup(call.key)
         token = self._without_waiting(call, kept)
