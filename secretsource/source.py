@@ -419,14 +419,9 @@ class TokenSource:
         began = self._clock.monotonic()
         kept = self._lookup(call.key)
         alive = kept is not None and self._is_alive(kept)
-        if not call.after:
-            # Another flight may have landed between the caller's look and this one's begin: its outcome serves.
-            number, flight.ticket = flight.ticket, 1  # the oldest there is, so not for who forces a new one
-            if kept is not None and kept.token.age < kept.refresh_age:
-                return kept.token
-            if not alive:
-                self._raise_shared(call, self._clock.now())
-            flight.ticket = number
+        token = None if call.after else self._brought_meanwhile(call, flight, kept, alive)
+        if token is not None:
+            return token
         asked, failure = True, None
         try:
             admitted = self._fetcher.admit(flight, early=call.after > 0)
@@ -442,6 +437,19 @@ class TokenSource:
         if asked:  # else nothing new has happened: the circuit is open
             flight.events.append(event)
         raise failure
+
+    def _brought_meanwhile(self, call: _Call, flight: Flight[Token], kept: Kept | None, alive: bool) -> Token | None:
+        """What another flight has brought that landed between the caller's look and the begin of this one.
+
+        Until that is looked at, this flight counts as the oldest there is: its outcome is not for who forces a new one.
+        """
+        number, flight.ticket = flight.ticket, 1
+        if kept is not None and kept.token.age < kept.refresh_age:
+            return kept.token
+        if not alive:
+            self._raise_shared(call, self._clock.now())
+        flight.ticket = number
+        return None
 
     def _granted(self, call: _Call, granted: Granted, began: float, events: list[Event]) -> Token:
         token, name = granted.token, self._name
