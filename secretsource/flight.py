@@ -26,6 +26,7 @@ __all__ = ["Flight", "Flights", "PerProcess", "event_loop_running", "ticket"]
 T = TypeVar("T")
 
 _ORPHANS_AT_MOST = 4
+_SLICE = 1.0
 _tickets = itertools.count(1)
 _forks = 0
 
@@ -152,7 +153,10 @@ class Flight(Generic[T]):
             gate = _thread.allocate_lock()
             gate.acquire()
             self._when_done(gate.release)
-            gate.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+            # In slices: CPython does not notice a signal that arrives right before a thread blocks on a lock, and
+            # runs its handler when the wait is over.
+            while seconds > 0 and not gate.acquire(timeout=min(seconds, _SLICE)):
+                seconds -= _SLICE
         return self.done()
 
     async def wait_async(self, deadline: Deadline) -> bool:
