@@ -113,7 +113,7 @@ class Fetcher:
     ) -> Granted:
         """A new token. `patient` asks up to three times where the issuer is unavailable.
 
-        `notice` is called with each reading that is meant for this issuer.
+        `notice` is called with the reading that has got the token.
         Raises TokenError, ConfigurationError, DeadlineExceeded, or what the store raises.
         """
         flight.phase = f"discovery at {self._target.name}"
@@ -183,7 +183,7 @@ class _Round:
         if refusal.kind == "rejected":
             self._rejected(first, refusal)
         waits = iter(_WAITS_BETWEEN_PASSES)
-        passes, crossed = 0, False
+        first_pass = True
         known = fetcher._credentials.kept
         # What the store has given another request meanwhile serves as well, if it is something else.
         reading = known if known is not None and known.values != before.values else self._read_after(mark)
@@ -205,14 +205,13 @@ class _Round:
                     raise self._error(outcome)
                 self._rejected(candidate, outcome)
                 rejected.add(candidate.value)
-                # Between two requests the issuer may have gone over to the one that it had rejected: once more, then.
-                crossed = not passes and len(rejected) > 1 and not fetcher._target.profile.lockout
                 refusal = outcome
-            passes += 1
+            # Between two requests the issuer may have gone over to one that it had rejected: once more, then.
+            crossed = first_pass and len(rejected) > 1 and not fetcher._target.profile.lockout
             again = self._requests < _REQUESTS_PER_ROUND and (
-                worth_another_pass(reading, fetcher._clock.monotonic()) or crossed
+                crossed or worth_another_pass(reading, fetcher._clock.monotonic())
             )
-            crossed = False
+            first_pass = False
             wait = next(waits, None) if again else None
             if wait is None or not pause(wait, None, deadline, fetcher._clock.sleep):
                 raise self._tripped(refusal, reading)
