@@ -5,10 +5,9 @@ Nothing here does I/O, and nothing raises while it holds a body.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
@@ -22,8 +21,8 @@ from .errors import (
     TokenError,
     TokenRequestRefused,
 )
+from .exchange import Answer
 from .identity import Identity
-from .secret import Masked
 from .token import Token
 
 __all__ = ["Answer", "Granted", "Refusal", "read_answer"]
@@ -59,57 +58,6 @@ _VENDOR_HINTS = {
     "AADSTS7000222": "the secret has expired in Entra",
     "AADSTS700016": "Entra knows no application with this client ID in this tenant",
 }
-
-
-class Answer(Masked):
-    """What came back. Its body may hold a token, or a secret that the server echoes."""
-
-    __slots__ = ("_body", "echoed", "headers", "status")
-
-    status: int
-    headers: Mapping[str, str]
-    echoed: Callable[[str], bool]
-    _body: Any
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        echoed: Callable[[str], bool] = lambda text: False,
-    ) -> None:
-        """`headers` with names in lower case; `echoed` is that of the request."""
-        for name, value in (("status", status), ("headers", headers), ("echoed", echoed), ("_body", lambda: body)):
-            object.__setattr__(self, name, value)
-
-    def body(self) -> bytes:
-        content: bytes = self._body()
-        return content
-
-    def members(self) -> tuple[dict[str, Any], str | None]:
-        """The members of the JSON object that the body is, or why it is none (RFC 8259; no name twice, no NaN)."""
-        try:
-            value = json.loads(
-                self.body().decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant
-            )
-        except (ValueError, RecursionError) as error:
-            return {}, "has a name twice or NaN in its JSON" if isinstance(error, _NotStrict) else "is not JSON"
-        return (value, None) if isinstance(value, dict) else ({}, "is not a JSON object")
-
-
-class _NotStrict(ValueError):
-    pass
-
-
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _NotStrict
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise _NotStrict
 
 
 class Granted(NamedTuple):

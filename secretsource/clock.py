@@ -6,12 +6,26 @@ suspend-aware one is not on every system, and the wall clock is what the issuer 
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from .errors import ConfigurationError
 
-__all__ = ["Clock", "SystemClock", "SYSTEM_CLOCK", "Instant", "Deadline", "checked_seconds"]
+__all__ = [
+    "Clock",
+    "SystemClock",
+    "SYSTEM_CLOCK",
+    "Instant",
+    "Deadline",
+    "checked_seconds",
+    "WAITS_BETWEEN_ATTEMPTS",
+    "pause",
+]
+
+# Seconds, where whom we ask is unavailable: short, since somebody waits, and few, since a circuit or a cache follows.
+WAITS_BETWEEN_ATTEMPTS = (0.2, 0.8)
 
 
 class Instant(NamedTuple):
@@ -78,3 +92,12 @@ class Deadline:
 
     def over(self) -> bool:
         return self._clock.monotonic() >= self.ends_at
+
+
+def pause(seconds: float, retry_after: float | None, deadline: Deadline, sleep: Callable[[float], None]) -> bool:
+    """Wait before the next attempt, give or take a fifth; False if the deadline would be over by then."""
+    seconds = max(seconds * random.uniform(0.8, 1.2), retry_after or 0.0)
+    if seconds >= deadline.left():
+        return False
+    sleep(seconds)
+    return True

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .answer import Answer
-from .clock import Clock, Deadline
-from .endpoint import AUTH_METHODS, IssuerProfile, Outgoing, check_auth_method
+from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, Deadline, pause
+from .endpoint import AUTH_METHODS, IssuerProfile, check_auth_method
 from .errors import ConfigurationError, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
 from .events import DiscoveryFailed, Emitter
+from .exchange import Answer, Outgoing
 from .flight import Flight, Flights
 from .identity import Identity
 from .transport import Transport
 from .urls import check_url, host_of, http_parts, same_issuer, without_query
 
-__all__ = ["Discovery", "Metadata", "Target", "pause", "read_metadata", "well_known_urls"]
+__all__ = ["Discovery", "Metadata", "Target", "read_metadata", "well_known_urls"]
 
-WAITS_BETWEEN_ATTEMPTS = (0.2, 0.8)
 _KEPT_FOR = 86400.0
 _KEPT_ON_FOR = 60.0
 _LONGEST_URL = 1000
@@ -28,7 +27,10 @@ _LONGEST_URL = 1000
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where tokens come from, as it was configured. `environment` is "" where there is none."""
+    """Where tokens come from, as it was configured. `environment` is "" where there is none.
+
+    `require_binding`: only for documents that say for which issuer and environment they are.
+    """
 
     issuer: str | None
     token_url: str | None
@@ -37,6 +39,7 @@ class Target:
     default_lifetime: float
     plain_http: tuple[str, ...] = ()
     environment: str = ""
+    require_binding: bool = False
 
     @classmethod
     def of(
@@ -48,6 +51,8 @@ class Target:
         profile: IssuerProfile | None = None,
         default_lifetime: float = 300.0,
         plain_http: Iterable[str] = (),
+        environment: str = "",
+        require_binding: bool = False,
     ) -> Target:
         """A target that a secret may be sent to. ConfigurationError."""
         if not isinstance(plain_http, Iterable):
@@ -65,7 +70,8 @@ class Target:
         if token_url is not None:
             check_url(token_url, "token_url", hosts)
         check_auth_method(auth_method)
-        return cls(issuer, token_url, auth_method, profile or IssuerProfile(), default_lifetime, hosts)
+        profile = profile or IssuerProfile()
+        return cls(issuer, token_url, auth_method, profile, default_lifetime, hosts, environment, require_binding)
 
     @property
     def name(self) -> str:
@@ -164,15 +170,6 @@ class Discovery:
                 if isinstance(outcome, Answer):
                     return outcome
                 raise outcome
-
-
-def pause(seconds: float, retry_after: float | None, deadline: Deadline, sleep: Callable[[float], None]) -> bool:
-    """Wait before the next attempt, give or take a fifth; False if the deadline would be over by then."""
-    seconds = max(seconds * random.uniform(0.8, 1.2), retry_after or 0.0)
-    if seconds >= deadline.left():
-        return False
-    sleep(seconds)
-    return True
 
 
 class Metadata(NamedTuple):

@@ -5,21 +5,20 @@ from __future__ import annotations
 import base64
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, quote_plus
 
 from .credentials import Binding, ClientCredentials
 from .errors import ConfigurationError
+from .exchange import Outgoing
 from .identity import Identity
-from .secret import Masked
 from .urls import same_issuer
 
 __all__ = [
     "AUTH_METHODS",
     "IssuerProfile",
-    "Outgoing",
     "check_auth_method",
     "check_binding",
     "token_request",
@@ -72,8 +71,26 @@ class IssuerProfile:
                 raise ConfigurationError(f"IssuerProfile({name}=…) is not a tuple of texts")
 
 
-def check_binding(binding: Binding, reference: str, *, issuer: str | None, token_url: str, environment: str) -> None:
-    """Raise ConfigurationError if a document says that it is for another issuer or environment than the source's."""
+def check_binding(
+    binding: Binding,
+    reference: str,
+    *,
+    issuer: str | None,
+    token_url: str,
+    environment: str,
+    required: bool = False,
+) -> None:
+    """Raise ConfigurationError if a document says that it is for another issuer or environment than the source's.
+
+    With `required` it has to say both.
+    """
+    if required and not (binding.environment and (binding.issuer or binding.token_url)):
+        lacking = "environment" if binding.issuer or binding.token_url else "issuer"
+        raise ConfigurationError(
+            f"the document at {reference} does not say for which {lacking} it is, which this environment demands; "
+            f"nothing was sent",
+            hint="secretsource put CLIENT --env ENVIRONMENT writes issuer and environment beside the secret",
+        )
     if binding.issuer is not None and issuer is None:
         raise ConfigurationError(
             f"the document at {reference} is bound to the issuer {binding.issuer}, and the source has only a token URL",
@@ -90,45 +107,6 @@ def check_binding(binding: Binding, reference: str, *, issuer: str | None, token
                 f"nothing was sent",
                 hint=f"Correct the reference or the {name}, or the document if it is for both",
             )
-
-
-class Outgoing(Masked):
-    """A request that is ready to go. Its headers and body hold the secret; only the transport opens it."""
-
-    __slots__ = ("_open", "echoed", "method", "special", "url")
-
-    method: str
-    url: str
-    special: bool
-    echoed: Callable[[str], bool]
-    _open: Any
-
-    def __init__(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
-        *,
-        special: bool = False,
-        echoed: Callable[[str], bool] = lambda text: False,
-    ) -> None:
-        """`special`: ID or secret have characters that issuers decode differently (RFC 6749 section 2.3.1).
-
-        `echoed`: whether the secret is in a text that came back.
-        """
-        for name, value in (
-            ("method", method),
-            ("url", url),
-            ("special", special),
-            ("echoed", echoed),
-            ("_open", lambda: (headers, body)),
-        ):
-            object.__setattr__(self, name, value)
-
-    def open(self) -> tuple[Mapping[str, str], bytes | None]:
-        content: tuple[Mapping[str, str], bytes | None] = self._open()
-        return content
 
 
 def token_request(

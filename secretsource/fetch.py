@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .answer import Answer, Granted, Refusal, read_answer
-from .clock import Clock
-from .discovery import WAITS_BETWEEN_ATTEMPTS, Discovery, Metadata, Target, pause
+from .answer import Granted, Refusal, read_answer
+from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
+from .discovery import Discovery, Metadata, Target
 from .endpoint import check_binding, token_request
 from .errors import CredentialsRejected, IssuerUnavailable, SecretSourceError, TokenError
 from .events import CandidateRejected, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
+from .exchange import Answer
 from .flight import Flight, Flights, ticket
 from .identity import Identity
 from .resolve import Budget, CredentialsSource, Reading
@@ -207,12 +208,13 @@ class _Round:
                 rejected.add(candidate.value)
                 refusal = outcome
             # Between two requests the issuer may have gone over to one that it had rejected: once more, then.
-            crossed = first_pass and len(rejected) > 1 and not fetcher._target.profile.lockout
-            again = self._requests < _REQUESTS_PER_ROUND and (
-                crossed or worth_another_pass(reading, fetcher._clock.monotonic())
-            )
+            lockout = fetcher._target.profile.lockout
+            crossed = first_pass and len(rejected) > 1 and not lockout
+            may_be_behind = fetcher._credentials.may_be_behind and not lockout
+            now = fetcher._clock.monotonic()
+            again = crossed or worth_another_pass(reading, now, may_be_behind=may_be_behind)
             first_pass = False
-            wait = next(waits, None) if again else None
+            wait = next(waits, None) if again and self._requests < _REQUESTS_PER_ROUND else None
             if wait is None or not pause(wait, None, deadline, fetcher._clock.sleep):
                 raise self._tripped(refusal, reading)
             rejected.clear()  # in the next pass all are asked again

@@ -17,11 +17,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 from .errors import ConfigurationError
 
-__all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "RESERVED_STORES", "unknown_store"]
+__all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "unknown_store"]
 
-BUILT_IN_STORES = ("env", "file", "systemd")
-# Names that belong to this package, with the grammar of their paths; no plug-in may take them.
-RESERVED_STORES = ("aws", "bao", "vault")
+BUILT_IN_STORES = ("aws", "bao", "env", "file", "systemd", "vault")
 
 _STORE = re.compile(r"[a-z][a-z0-9-]+")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -161,7 +159,7 @@ def _path(store: str, raw: str, slashes: bool) -> tuple[bool, tuple[str, ...], b
             )
         if _decoded(store, raw).startswith("~"):
             raise _wrong(store, "'~' is not expanded", "Write the home directory out, file:///home/pos/oauth.json")
-    elif store in BUILT_IN_STORES + RESERVED_STORES and (absolute or directory):
+    elif store in BUILT_IN_STORES and (absolute or directory):
         raise _wrong(store, "the path begins or ends with '/'", f"Leave that '/' out, as in {store}://prod/pos")
     inner = raw[absolute : len(raw) - (directory and len(raw) > 1)]
     return absolute, tuple(_segment(store, part) for part in inner.split("/")), directory and len(raw) > 1
@@ -234,5 +232,5 @@ def _decoded(store: str, raw: str) -> str:
 
 def _wrong(store: str, what: str, hint: str) -> ConfigurationError:
     # A store's name is repeated only where we know it: "p4ss:word" is a reference to the store p4ss, too.
-    whose = f"to the store {store!r} " if store in BUILT_IN_STORES + RESERVED_STORES else ""
+    whose = f"to the store {store!r} " if store in BUILT_IN_STORES else ""
     return ConfigurationError(f"this reference {whose}cannot be read: {what}", hint=hint)

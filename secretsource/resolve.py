@@ -108,6 +108,7 @@ class CredentialsSource:
         self._backend = backend_for(self._reference, stores)
         self._client_id = client_id
         self._ttl = self._backend.ttl
+        self._may_be_behind = bool(getattr(self._backend, "eventually_consistent", False))
         self._prepare(str(self._reference), timeout, max_stale, denied_grace, on_event, clock)
 
     def _prepare(
@@ -145,6 +146,11 @@ class CredentialsSource:
     def cheap(self) -> bool:
         """Whether a read costs so little that each attempt may make one."""
         return self._ttl is None or self._ttl == 0
+
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether the store may give what was there a moment ago, as a standby or a replica does."""
+        return self._may_be_behind
 
     @property
     def kept(self) -> Reading | None:
@@ -327,6 +333,7 @@ class _GivenCredentials(CredentialsSource):
         self._accept = None
         self._client_id = None
         self._ttl = 0.0 if callable(given) else None
+        self._may_be_behind = False
         name = (
             f"the callable {getattr(given, '__qualname__', type(given).__name__)}"
             if callable(given)

@@ -94,9 +94,13 @@ class Candidates:
         return candidate.kind != "current" if before is None else not same
 
 
-def worth_another_pass(reading: Reading, now: float) -> bool:
-    """Whether all candidates may be asked again: a change is under way, or came less than a minute ago."""
-    return reading.credentials.pending is not None or (reading.changed is not None and now - reading.changed < RECENTLY)
+def worth_another_pass(reading: Reading, now: float, *, may_be_behind: bool) -> bool:
+    """Whether all candidates may be asked again: a change is under way, or came less than a minute ago.
+
+    `may_be_behind`: one may be under way unseen, since the store may still give what was there before.
+    """
+    changed_recently = reading.changed is not None and now - reading.changed < RECENTLY
+    return may_be_behind or changed_recently or reading.credentials.pending is not None
 
 
 class _Open(NamedTuple):

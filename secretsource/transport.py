@@ -12,21 +12,28 @@ import logging
 import os
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 
-from .answer import Answer
 from .clock import Deadline
-from .endpoint import Outgoing
-from .errors import ConfigurationError, DeadlineExceeded, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
+from .errors import (
+    BackendError,
+    ConfigurationError,
+    DeadlineExceeded,
+    InvalidTokenResponse,
+    IssuerUnavailable,
+    SecretSourceError,
+    TokenError,
+)
+from .exchange import Answer, Outgoing
 from .flight import PerProcess
 from .secret import Secret
+from .tls import certificate_fault, checked_certificate, trusting
 from .urls import is_loopback, without_query
 
 __all__ = ["Transport"]
@@ -34,19 +41,6 @@ __all__ = ["Transport"]
 _LARGEST_ANSWER = 1024 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
 _UNREACHED = "Is it up, is its address right, and may this machine reach it?"
-# OpenSSL's verify codes, in our words.
-_CERTIFICATE_FAULTS = {
-    9: "its certificate is not valid yet",
-    10: "its certificate has expired",
-    18: "its certificate is signed by itself",
-    19: "its certificate comes from an authority that is not trusted",
-    20: "its certificate comes from an authority that is not trusted",
-    21: "its certificate comes from an authority that is not trusted",
-    62: "its certificate is for another host name",
-    64: "its certificate is for another address",
-}
-
-
 # For plain http, where httpx would otherwise make one for each request: OpenSSL holds a lock meanwhile, which a fork
 # would leave locked in the child.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -67,18 +61,53 @@ for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy
     logging.getLogger(_name).addFilter(_not_of_ours)
 
 
-class Transport:
-    """Sends token and metadata requests. Safe from any thread, and in a forked child: it keeps no connection."""
+class _Fault(NamedTuple):
+    """Why there is no answer."""
 
-    def __init__(self, *, ca_file: str | os.PathLike[str] | None = None, proxy: str | None = None) -> None:
+    what: str
+    hint: str
+    retryable: bool = True
+
+
+class _Unusable(Exception):
+    """An answer that is not read to its end."""
+
+    def __init__(self, what: str, status: int) -> None:
+        super().__init__()
+        self.what, self.status = what, status
+
+
+class Transport:
+    """Sends requests to an issuer. Safe from any thread, and in a forked child: it keeps no connection.
+
+    `unavailable` and `unusable` are the errors that it raises, which a subclass for another kind of server exchanges.
+    """
+
+    unavailable: type[TokenError] | type[BackendError] = IssuerUnavailable
+    unusable: type[TokenError] | type[BackendError] = InvalidTokenResponse
+
+    def __init__(
+        self,
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        client_cert: str | tuple[str, str] | None = None,
+        proxy: str | None = None,
+        connect_timeout: float | None = None,
+    ) -> None:
+        """`client_cert`: a PEM file with certificate and key, or a pair of files.
+
+        `connect_timeout`: seconds for that part alone, where giving up early leaves time to ask elsewhere.
+        """
         if ca_file is not None and not isinstance(ca_file, (str, os.PathLike)):
             raise ConfigurationError(f"ca_file= is the path of a file, not {type(ca_file).__name__}")
         self._ca_file = None if ca_file is None else os.fspath(ca_file)
+        self._client_cert = checked_certificate(client_cert)
         if proxy is not None and not isinstance(proxy, str):
             raise _no_proxy("proxy=")
         self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
         if self._proxy is not None and proxy != "env" and not _is_proxy(self._proxy):
             raise _no_proxy("proxy=")
+        self._connect_timeout = connect_timeout
         self._context = self._trust_anew()
 
     def send(self, outgoing: Outgoing, deadline: Deadline, *, phase: str) -> Answer:
@@ -97,32 +126,41 @@ class Transport:
         with _Watchdog(deadline) as watchdog:
             try:
                 with _client(context, proxy) as client:
-                    request = _request(client, outgoing, deadline.left(), watchdog.trace)
+                    request = _request(client, outgoing, self._time(deadline), watchdog.trace)
                     response = client.send(request, stream=True)
                     try:
                         return _answer(response, outgoing)
                     finally:
                         response.close()
-            except InvalidTokenResponse as error:
-                failure = error.again()
+            except _Unusable as error:
+                failure = self.unusable(error.what, status=error.status)
             except Exception as error:
-                failure = _classified(error, url if proxy is None else f"{url} through the proxy")
+                failure = self._failure(_classified(error, url if proxy is None else f"{url} through the proxy"))
         if deadline.over():
             failure = DeadlineExceeded(
                 f"{phase}: no whole answer from {url} within {deadline.seconds:g} s",
                 phase=phase,
                 hint="Is it slow or unreachable from here? timeout= gives it more time",
             )
-        elif isinstance(failure, IssuerUnavailable) and not failure.retryable:
+        elif isinstance(failure, self.unavailable) and not failure.retryable:
             self.forget()  # the certificates of the authorities may have been exchanged meanwhile
         raise failure
+
+    def _time(self, deadline: Deadline) -> httpx.Timeout:
+        left = max(deadline.left(), 0.001)
+        return httpx.Timeout(left, connect=min(left, self._connect_timeout or left))
+
+    def _failure(self, fault: _Fault | ConfigurationError) -> SecretSourceError:
+        if isinstance(fault, ConfigurationError):
+            return fault
+        return self.unavailable(fault.what, hint=fault.hint, retryable=fault.retryable)
 
     def forget(self) -> None:
         """Read the certificates of the authorities anew at the next request."""
         self._context = self._trust_anew()
 
     def _trust_anew(self) -> PerProcess[ssl.SSLContext]:
-        return PerProcess(lambda: _trusting(self._ca_file))
+        return PerProcess(lambda: trusting(self._ca_file, self._client_cert))
 
     def _proxy_for(self, url: str) -> Secret | None:
         host = urlsplit(url).hostname or ""
@@ -187,14 +225,14 @@ def _httpx_proxy(proxy: Secret, context: ssl.SSLContext | None) -> httpx.Proxy:
     return httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
 
 
-def _request(client: httpx.Client, outgoing: Outgoing, seconds: float, trace: object) -> httpx.Request:
+def _request(client: httpx.Client, outgoing: Outgoing, time: httpx.Timeout, trace: object) -> httpx.Request:
     headers, body = outgoing.open()
     return client.build_request(
         outgoing.method,
         outgoing.url,
         headers={**_HEADERS, **headers},
         content=body,
-        timeout=httpx.Timeout(max(seconds, 0.001)),
+        timeout=time,
         extensions={"trace": trace},
     )
 
@@ -203,57 +241,56 @@ def _answer(response: httpx.Response, outgoing: Outgoing) -> Answer:
     url = without_query(outgoing.url)
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise InvalidTokenResponse(
+        raise _Unusable(
             f"{url} answered {response.status_code} with a compressed body, which was not asked for",
-            status=response.status_code,
+            response.status_code,
         )
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > _LARGEST_ANSWER:
             body.clear()
-            raise InvalidTokenResponse(
+            raise _Unusable(
                 f"{url} answered {response.status_code} with more than {_LARGEST_ANSWER} bytes",
-                status=response.status_code,
+                response.status_code,
             )
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, headers, bytes(body), outgoing.echoed)
 
 
-def _classified(error: Exception, url: str) -> SecretSourceError:
+def _classified(error: Exception, url: str) -> _Fault | ConfigurationError:
     """Ours for an error of httpx: its type and the operating system's or OpenSSL's reason, never its text."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            fault = _CERTIFICATE_FAULTS.get(cause.verify_code, f"its certificate is refused (code {cause.verify_code})")
-            return IssuerUnavailable(
-                f"{url} is not trusted: {fault}",
+            return _Fault(
+                f"{url} is not trusted: {certificate_fault(cause)}",
                 retryable=False,
                 hint="Correct the host name, the certificate, or ca_file=; verification cannot be switched off",
             )
         if isinstance(cause, ssl.SSLError):
             return _tls_fault(cause, url)
         if isinstance(cause, socket.gaierror):
-            return IssuerUnavailable(f"{url} cannot be reached: its host name is not found", hint=_UNREACHED)
+            return _Fault(f"{url} cannot be reached: its host name is not found", hint=_UNREACHED)
         if isinstance(cause, OSError) and cause.errno is not None:
-            return IssuerUnavailable(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}", hint=_UNREACHED)
+            return _Fault(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}", hint=_UNREACHED)
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):  # the last: no host name
         return ConfigurationError(f"{url} cannot be requested ({type(error).__name__})")
     if isinstance(error, httpx.ProxyError):
-        return IssuerUnavailable(f"{url} cannot be reached: it refuses", hint="Ask who runs the proxy")
+        return _Fault(f"{url} cannot be reached: it refuses", hint="Ask who runs the proxy")
     if isinstance(error, httpx.RemoteProtocolError):
-        return IssuerUnavailable(f"{url} broke its answer off, or speaks no HTTP", hint=_UNREACHED)
-    return IssuerUnavailable(f"{url} cannot be reached ({type(error).__name__})", hint=_UNREACHED)
+        return _Fault(f"{url} broke its answer off, or speaks no HTTP", hint=_UNREACHED)
+    return _Fault(f"{url} cannot be reached ({type(error).__name__})", hint=_UNREACHED)
 
 
-def _tls_fault(error: ssl.SSLError, url: str) -> IssuerUnavailable:
+def _tls_fault(error: ssl.SSLError, url: str) -> _Fault:
     reason = error.reason or "no reason given"
     if reason == "WRONG_VERSION_NUMBER":
-        return IssuerUnavailable(f"{url} speaks no TLS on this port", retryable=False, hint="Is the port right?")
+        return _Fault(f"{url} speaks no TLS on this port", retryable=False, hint="Is the port right?")
     if "PROTOCOL" in reason or "VERSION" in reason:
-        return IssuerUnavailable(
+        return _Fault(
             f"{url} speaks only a version of TLS that is no longer safe", retryable=False, hint="It needs TLS 1.2"
         )
-    return IssuerUnavailable(f"{url} broke the TLS connection off ({reason})", hint=_UNREACHED)
+    return _Fault(f"{url} broke the TLS connection off ({reason})", hint=_UNREACHED)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -262,54 +299,6 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         causes.append(error)
         error = error.__cause__ or error.__context__
     return causes[::-1]
-
-
-def _trusting(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if hasattr(context, "keylog_filename"):
-        context.keylog_filename = None  # type: ignore[assignment] # SSLKEYLOGFILE would have the session keys written
-    failure = None
-    try:
-        if ca_file is None:
-            _trust_the_system(context)
-        else:
-            context.load_verify_locations(ca_file)
-    except (OSError, ValueError) as error:  # SSLError is an OSError; a NUL in the name
-        failure = type(error).__name__
-    if failure is not None:
-        name = "what this system trusts" if ca_file is None else f"ca_file={ca_file!r}"
-        raise ConfigurationError(
-            f"{name} cannot be used as certificates of authorities ({failure})",
-            hint="Give ca_file=, a file of one or more certificates in PEM form",
-        )
-    return context
-
-
-def _trust_the_system(context: ssl.SSLContext) -> None:
-    """The system's authorities, or certifi's where there are none. SSL_CERT_FILE and SSL_CERT_DIR are not obeyed."""
-    if sys.platform == "win32":
-        for store in ("CA", "ROOT"):
-            for certificate, encoding, _ in ssl.enum_certificates(store):
-                if encoding == "x509_asn":
-                    context.load_verify_locations(cadata=certificate)
-        return
-    paths = ssl.get_default_verify_paths()
-    file = paths.openssl_cafile if os.path.isfile(paths.openssl_cafile) else None
-    folder = paths.openssl_capath if _has_entries(paths.openssl_capath) else None
-    if file is None and folder is None:
-        import certifi
-
-        file = certifi.where()
-    context.load_verify_locations(file, folder)
-
-
-def _has_entries(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
 
 
 def _proxy_from_environment(url: str, host: str) -> Secret | None:

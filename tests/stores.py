@@ -24,6 +24,7 @@ class Store:
     """
 
     options: frozenset[str] = frozenset()
+    eventually_consistent = False
 
     def __init__(self, ttl: float | None = 0.0, **fields: Any) -> None:
         self.ttl = ttl

@@ -23,10 +23,14 @@ PACKAGE = ROOT / "secretsource"
 ORDER = [
     name
     for line in (
-        "errors secret clock reference events flight credentials urls identity",
+        "errors secret clock reference events flight credentials urls identity tls exchange transport",
         "backends backends.formats backends.access backends.walk backends.edits backends.replace",
-        "backends.env backends.file backends.systemd backends.vault backends.aws",
-        "resolve token endpoint answer transport discovery rounds fetch renewal shared config source",
+        "backends.env backends.file backends.systemd",
+        "backends.vault.answers backends.vault.wire backends.vault.iam backends.vault.logins backends.vault.tokens",
+        "backends.vault.kv backends.vault.visit backends.vault.variables backends.vault",
+        "backends.aws.place backends.aws.faults backends.aws.wire backends.aws",
+        "resolve token endpoint answer discovery rounds fetch renewal shared",
+        "config.tables config.pasted config.stores config source",
         "auth auth.challenge auth.httpx auth.",
         "rotation rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",
@@ -41,11 +45,11 @@ ORDER = [
 THIRD_PARTY = {
     "httpx": ("transport", "auth.", "testing.", "cli.demo"),
     "httpx2": ("transport", "auth.", "testing.", "cli.demo"),
-    "certifi": ("transport",),
+    "certifi": ("tls",),
     "cachetools": ("source",),
-    "hvac": ("backends.vault",),
-    "boto3": ("backends.aws",),
-    "botocore": ("backends.aws",),
+    "hvac": ("backends.vault.",),
+    "boto3": ("backends.aws.",),
+    "botocore": ("backends.aws.", "backends.vault.iam"),
     "rich": ("cli.",),
     "pytest": ("testing.",),
 }
@@ -199,7 +203,7 @@ SOURCE_PARAMETERS = (
     "refresh_ahead default_lifetime max_stale denied_grace ca_file proxy plain_http on_event clock"
 )
 MEMBERS = {
-    "source.TokenSource": "token atoken invalidate reload verify averify status close "
+    "source.TokenSource": "token atoken invalidate reload verify averify status close from_config "
     "__enter__ __exit__ __aenter__ __aexit__",
     "resolve.CredentialsSource": "current acurrent reload",
     "token.Token": "access_token authorization expires_at expires_in scopes token_type",

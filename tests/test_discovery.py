@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from secretsource.answer import Answer
 from secretsource.clock import Deadline
 from secretsource.discovery import Discovery, Metadata, Target, read_metadata
 from secretsource.endpoint import IssuerProfile
@@ -21,6 +20,7 @@ from secretsource.errors import (
     SecretSourceError,
 )
 from secretsource.events import DiscoveryFailed, Emitter
+from secretsource.exchange import Answer
 from secretsource.identity import Identity
 from secretsource.testing import FakeIssuer, Fault, TickingClock
 from secretsource.transport import Transport

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secretsource.answer import Answer, Granted, Refusal, read_answer
+from secretsource.answer import Granted, Refusal, read_answer
 from secretsource.credentials import Binding, ClientCredentials
 from secretsource.discovery import well_known_urls
-from secretsource.endpoint import IssuerProfile, Outgoing, check_auth_method, check_binding, token_request
+from secretsource.endpoint import IssuerProfile, check_auth_method, check_binding, token_request
 from secretsource.errors import (
     ConfigurationError,
     CredentialsRejected,
@@ -24,6 +24,7 @@ from secretsource.errors import (
     IssuerUnavailable,
     TokenRequestRefused,
 )
+from secretsource.exchange import Answer, Outgoing
 from secretsource.identity import Identity
 from secretsource.testing import TickingClock
 from secretsource.urls import check_url, same_issuer

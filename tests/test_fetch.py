@@ -282,6 +282,35 @@ def _known_but_never_accepted(issuer: FakeIssuer, program: Program) -> None:
     program.statuses()
 
 
+def test_a_store_that_may_be_behind_is_read_and_tried_again_a_few_times(issuer: FakeIssuer, clock: Clock) -> None:
+    """The secret was changed, and a standby still gives the old one."""
+    store = Store(ttl=300.0)
+    store.eventually_consistent = True
+    program = Program(issuer, store, clock)
+    issuer.set_secret(CLIENT, B)
+
+    def the_standby_catches_up() -> None:
+        if issuer.token_requests == 2:
+            store.put(B)
+
+    clock.meanwhile = the_standby_catches_up
+    program.take()
+    assert program.statuses() == [401, 401, 200]
+
+
+def test_a_store_that_may_be_behind_sends_a_wrong_secret_four_times_and_where_that_locks_out_once(
+    issuer: FakeIssuer, clock: Clock
+) -> None:
+    for lockout, requests in ((False, 4), (True, 1)):
+        store = Store(ttl=300.0)
+        store.eventually_consistent = True
+        store.put(B)
+        program = Program(issuer, store, clock, profile=IssuerProfile(lockout=lockout))
+        program.statuses()
+        program.fail()
+        assert program.statuses() == [401] * requests
+
+
 @pytest.mark.parametrize("where", ["store", "issuer"])
 def test_what_comes_between_two_passes_is_found(issuer: FakeIssuer, clock: Clock, where: str) -> None:
     store = Store()

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from secretsource.errors import ConfigurationError
-from secretsource.reference import BUILT_IN_STORES, RESERVED_STORES, Fields, SecretReference, unknown_store
+from secretsource.reference import BUILT_IN_STORES, Fields, SecretReference, unknown_store
 
 parse = SecretReference.parse
 
@@ -138,7 +138,7 @@ def test_its_text_after_the_store_may_hold_what_breaks_urlsplit() -> None:
 
 
 REFUSED: dict[str, str] = {
-    "": "known stores: env, file, systemd",
+    "": "known stores: aws, bao, env, file, systemd, vault",
     "POS": "such as env://POS",
     "e:POS": "such as env://POS",
     "ENV:POS": "Did you mean 'env'?",
@@ -235,7 +235,7 @@ def test_an_unknown_store_is_not_repeated_but_a_near_one_named() -> None:
     assert "Did you mean 'consul'?" in str(error)
     assert "20 characters" in str(error)
     assert "consull" not in str(error)
-    assert "Known stores: env, file, shop, systemd" in str(unknown_store("hunter2", 20, ["shop"]))
+    assert "Known stores: aws, bao, env, file, shop, systemd, vault" in str(unknown_store("hunter2", 20, ["shop"]))
 
 
 # --- for all texts
@@ -259,7 +259,7 @@ fields = st.none() | st.builds(Fields, st.none() | field, field).filter(lambda b
 @st.composite
 def references(draw: st.DrawFn) -> SecretReference:
     store = draw(
-        st.sampled_from([*BUILT_IN_STORES, *RESERVED_STORES]) | st.from_regex(r"[a-z][a-z0-9-]+", fullmatch=True)
+        st.sampled_from(BUILT_IN_STORES) | st.from_regex(r"[a-z][a-z0-9-]+", fullmatch=True)
     )
     absolute = directory = False
     segments: tuple[str, ...]
@@ -267,7 +267,7 @@ def references(draw: st.DrawFn) -> SecretReference:
         segments = (draw(word),)
     else:
         segments = tuple(draw(st.lists(segment, min_size=0 if store == "env" else 1, max_size=3)))
-    if store not in ("env", "systemd", *RESERVED_STORES):
+    if store not in ("aws", "bao", "env", "systemd", "vault"):
         absolute, directory = draw(st.booleans()), draw(st.booleans())
     if store == "file" and not absolute:
         assume(not segments[0].startswith("~"))

@@ -119,7 +119,8 @@ def test_it_is_told_whether_another_one_won_than_before(clock: TickingClock) -> 
     ],
 )
 def test_another_pass_is_worth_it_while_a_change_is_under_way_or_a_minute_old(where: Reading, worth: bool) -> None:
-    assert worth_another_pass(where, 1000.0) is worth
+    assert worth_another_pass(where, 1000.0, may_be_behind=False) is worth
+    assert worth_another_pass(where, 1000.0, may_be_behind=True)
 
 
 # --- the circuit

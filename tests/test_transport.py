@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,10 +28,10 @@ import pytest
 import trustme
 
 from secretsource import TokenSource
-from secretsource.answer import Answer, Refusal, read_answer
+from secretsource.answer import Refusal, read_answer
 from secretsource.clock import Deadline
 from secretsource.credentials import ClientCredentials
-from secretsource.endpoint import IssuerProfile, Outgoing, token_request
+from secretsource.endpoint import IssuerProfile, token_request
 from secretsource.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -39,6 +39,7 @@ from secretsource.errors import (
     IssuerUnavailable,
     SecretSourceError,
 )
+from secretsource.exchange import Answer, Outgoing
 from secretsource.identity import Identity
 from secretsource.testing import Answer as Reply
 from secretsource.testing import FakeIssuer, Fault, LoopbackServer, TickingClock
@@ -911,3 +912,19 @@ def test_certificates_exchanged_after_a_refusal_are_found_at_the_next_call_of_a_
         tls.authority.cert_pem.write_to_path(ca_file)
         clock.tick(1.1)
         assert issuer.accepts(source.token().access_token)
+
+
+def test_a_host_that_lets_nobody_in_is_given_up_after_the_time_for_connecting() -> None:
+    with socket.socket() as full, ExitStack() as fillers:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # its queue is full then, and further connections wait for ever
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(full.getsockname())
+        url, deadline = f"http://127.0.0.1:{full.getsockname()[1]}/", Deadline(LONG)
+        with pytest.raises(IssuerUnavailable, match="cannot be reached") as caught:
+            Transport(connect_timeout=0.2).send(Outgoing("GET", url, {}), deadline, phase="a request")
+        assert caught.value.retryable
+        assert deadline.left() > LONG / 2

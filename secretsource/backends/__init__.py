@@ -8,14 +8,16 @@ reference names them, and not before.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ..credentials import Document
 from ..errors import ConfigurationError, SecretSourceError
 from ..flight import PerProcess
-from ..reference import BUILT_IN_STORES, RESERVED_STORES, SecretReference, unknown_store
+from ..reference import SecretReference, unknown_store
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Backend", "Writable", "Stored", "backend_for", "known_backends", "KnownBackend"]
 
@@ -27,7 +29,9 @@ class Backend(Protocol):
     """A store that can be read.
 
     `options`: the names that a reference to it may carry. `ttl`: seconds for which a read holds; 0 where reading is
-    so cheap that each token request reads anew, None where the store cannot change while the program runs.
+    so cheap that each token request reads anew, None where the store cannot change while the program runs. A store that
+    may answer with what was there a moment ago, as replicas do, has `eventually_consistent = True` as well: a rejected
+    secret is then read and tried again a few times.
     """
 
     @property
@@ -80,9 +84,12 @@ class KnownBackend(NamedTuple):
 
 
 _BUILT_IN = {
+    "aws": "secretsource.backends.aws:AwsBackend",
+    "bao": "secretsource.backends.vault:BaoBackend",
     "env": "secretsource.backends.env:EnvBackend",
     "file": "secretsource.backends.file:FileBackend",
     "systemd": "secretsource.backends.systemd:SystemdBackend",
+    "vault": "secretsource.backends.vault:VaultBackend",
 }
 
 _bare: PerProcess[dict[str, Backend]] = PerProcess(dict)
@@ -113,7 +120,7 @@ def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None
 def known_backends() -> list[KnownBackend]:
     """All backends of this installation, built-in ones first. Nothing is imported."""
     built_in = [KnownBackend(name, target, "secretsource", "built in") for name, target in sorted(_BUILT_IN.items())]
-    plugged_in = [KnownBackend(point.name, point.value, *_distribution(point)) for point in entry_points(group=GROUP)]
+    plugged_in = [KnownBackend(point.name, point.value, *_distribution(point)) for point in _entry_points()]
     return built_in + sorted(plugged_in)
 
 
@@ -124,13 +131,8 @@ def _built_in(name: str) -> Backend:
 
 def _plugged_in(reference: SecretReference, configured: Mapping[str, Backend]) -> Backend:
     name = reference.store
-    if name in RESERVED_STORES:
-        raise ConfigurationError(
-            f"the store {name!r} does not come with this version of secretsource",
-            hint=f"It has: {', '.join(BUILT_IN_STORES)}; a configured store of any name is given by stores=",
-        )
     points = list(
-        {(point.value, *_distribution(point)): point for point in entry_points(group=GROUP, name=name)}.values()
+        {(point.value, *_distribution(point)): point for point in _entry_points() if point.name == name}.values()
     )
     if not points:
         raise unknown_store(name, len(str(reference)), configured)
@@ -158,6 +160,12 @@ def _loaded(point: EntryPoint) -> Backend:
         f"cannot be used: {failure}",
         hint="Install what it needs, or ask its authors",
     )
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # where a plug-in is meant, and not at each start
+
+    return entry_points(group=GROUP)
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from ..errors import BackendError, ConfigurationError, MalformedSecret
 from ..reference import SecretReference
 from ..secret import Secret
 
-__all__ = ["FORMATS", "Fault", "Origin", "format_of", "parse", "parse_bytes", "plain_tree"]
+__all__ = ["FORMATS", "Fault", "Origin", "format_of", "parse", "parse_bytes", "plain_tree", "revealed", "wrapped"]
 
 FORMATS = ("json", "toml", "ini", "env", "text")
 
@@ -122,15 +122,25 @@ def _parsed(text: Secret, format: str) -> dict[str, Any] | Secret | Fault:
     if not plain.strip():
         return Fault("is empty [F12]", "Write the secret into it, or correct the reference")
     tree = plain_tree(plain, format)
-    return tree if isinstance(tree, Fault) else {name: _wrapped(value) for name, value in tree.items()}
+    return tree if isinstance(tree, Fault) else {name: wrapped(value) for name, value in tree.items()}
 
 
-def _wrapped(value: Any) -> Any:
+def wrapped(value: Any) -> Any:
+    """The same tree with each text in it a Secret."""
     if isinstance(value, str):
         return Secret(value)
     if isinstance(value, dict):
-        return {name: _wrapped(inner) for name, inner in value.items()}
-    return [_wrapped(inner) for inner in value] if isinstance(value, list) else value
+        return {name: wrapped(inner) for name, inner in value.items()}
+    return [wrapped(inner) for inner in value] if isinstance(value, list) else value
+
+
+def revealed(value: Any) -> Any:
+    """The tree in clear text, for who sends it."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, dict):
+        return {name: revealed(inner) for name, inner in value.items()}
+    return [revealed(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _checked(tree: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from secretsource.backends import Backend, Writable, backend_for, known_backends
 from secretsource.backends.env import EnvBackend
 from secretsource.credentials import Document
 from secretsource.errors import ConfigurationError, SecretSourceError
-from secretsource.reference import BUILT_IN_STORES, RESERVED_STORES, SecretReference
+from secretsource.reference import BUILT_IN_STORES, SecretReference
 
 SHOP = """
 from secretsource.credentials import Document
@@ -152,16 +152,7 @@ def test_a_plug_in_is_imported_when_a_reference_names_it_and_not_before(install:
 @pytest.mark.parametrize("name", BUILT_IN_STORES)
 def test_a_plug_in_cannot_take_a_built_in_name(install: Install, name: str) -> None:
     module = install(SHOP, store=name)
-    assert type(lookup(f"{name}:POS")).__module__ == f"secretsource.backends.{name}"
-    assert module not in sys.modules
-
-
-@pytest.mark.parametrize("name", RESERVED_STORES)
-def test_a_plug_in_cannot_take_a_reserved_name(install: Install, name: str) -> None:
-    module = install(SHOP, store=name)
-    text = refused(f"{name}://kv/pos")
-    assert "does not come with this version of secretsource" in text
-    assert "stores=" in text
+    assert type(lookup(f"{name}:POS")).__module__.startswith("secretsource.backends.")
     assert module not in sys.modules
 
 
@@ -226,7 +217,7 @@ def test_a_plug_in_that_failed_is_tried_again(install: Install, store: str, tmp_
 def test_an_unknown_store_never_echoes_the_text(pasted: str) -> None:
     text = refused(pasted, {"vault-eu": Fixed()})
     assert f"{len(str(SecretReference.parse(pasted)))} characters" in text
-    assert "Known stores: env, file, systemd, vault-eu" in text
+    assert "Known stores: aws, bao, env, file, systemd, vault, vault-eu" in text
     for part in ("hunter2", "word", "p4ssw0rd", "s3cr3t"):
         assert part not in text
 

@@ -6,6 +6,7 @@ from itertools import chain
 
 import cold_start
 import expiry
+import first_token
 import header
 import hit
 import importing
@@ -14,5 +15,7 @@ from measuring import show
 
 if __name__ == "__main__":
     show(
-        chain.from_iterable(benchmark.rows() for benchmark in (hit, header, cold_start, expiry, importing, memory)),
+        chain.from_iterable(
+            benchmark.rows() for benchmark in (hit, header, cold_start, expiry, importing, first_token, memory)
+        ),
     )

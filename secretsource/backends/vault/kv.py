@@ -1,0 +1,236 @@
+"""What a reference to Vault means, and what the engines answer: KV version 1 and 2, and any other path that is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from ...credentials import Document
+from ...errors import BackendError, ConfigurationError, MalformedSecret, SecretNotFound
+from ...reference import SecretReference
+from ...secret import Secret
+from ..formats import Origin, revealed
+from ..walk import version_of
+from .answers import Action, Reply, text_of
+from .logins import mount_path
+
+__all__ = [
+    "Mounted",
+    "Place",
+    "advice",
+    "deleted",
+    "document_of",
+    "mounted_in",
+    "place_of",
+    "preflight",
+    "reading",
+    "writing",
+]
+
+ENGINES = ("1", "2", "auto", "raw")
+_LEASE_SHARE = 0.8
+_LONGEST_RAW = 300.0
+
+
+class Mounted(NamedTuple):
+    """A secrets engine: its path without slashes at its ends, its type, and its KV version ("" for none)."""
+
+    path: str
+    type: str
+    version: str
+
+
+class Place(NamedTuple):
+    """Where a secret is: mount and path in it, with the engine's kind ("1", "2", "raw") and a pinned version."""
+
+    mount: str
+    path: str
+    kind: str
+    version: int | None
+
+
+def place_of(reference: SecretReference, mounted: Mounted | None = None) -> Place:
+    """`mounted` is what Vault says of its mount, for kv=auto. ConfigurationError."""
+    kind, mount, version = reference.option("kv") or "2", reference.option("mount"), reference.option("version")
+    if kind not in ENGINES:
+        raise ConfigurationError(f"{reference} names an unknown engine", hint=f"kv= is one of {', '.join(ENGINES)}")
+    if mount is not None:
+        mount = mount_path(mount)
+    if any(part in ("", ".", "..") or "/" in part for part in reference.segments):  # one that was not parsed
+        raise ConfigurationError(f"{reference} leads out of its mount", hint="Write the path without '.' and '..'")
+    whole = "/".join([*([mount] if mount else []), *reference.segments])
+    if kind == "auto":
+        if mounted is None:
+            return Place(mount or reference.segments[0], whole, "auto", None)
+        if mounted.type not in ("kv", "generic"):
+            raise ConfigurationError(
+                f"{reference} leads to an engine of the type {mounted.type!r}, which is no KV",
+                hint="Write kv=raw for what such an engine gives",
+            )
+        kind, mount = mounted.version or "1", mounted.path
+    if kind == "raw":
+        path, mount = whole, ""
+    else:
+        mount = mount or reference.segments[0]
+        path = whole.removeprefix(mount).lstrip("/")
+        if not path:
+            raise ConfigurationError(
+                f"{reference} names a mount and nothing in it",
+                hint="Write the path behind the mount: vault://kv/prod/pos",
+            )
+    if version is not None and kind != "2":
+        raise ConfigurationError(f"{reference} has a version, which only KV version 2 keeps", hint="Leave version= out")
+    return Place(mount, path, kind, None if version is None else _number(version, reference))
+
+
+def reading(place: Place) -> Action:
+    """The request that reads it."""
+    if place.kind == "2":
+        return lambda client: client.secrets.kv.v2.read_secret_version(
+            place.path, version=place.version, mount_point=place.mount, raise_on_deleted_version=True
+        )
+    if place.kind == "1":
+        return lambda client: client.secrets.kv.v1.read_secret(place.path, mount_point=place.mount)
+    return lambda client: client.adapter.get(f"/v1/{quote(place.path)}")
+
+
+def writing(place: Place, fields: Mapping[str, Any], cas: int) -> Action:
+    """The request that writes it, if its version is still `cas` (0: nothing there)."""
+    return lambda client: client.secrets.kv.v2.create_or_update_secret(
+        place.path, revealed(fields), cas=cas, mount_point=place.mount
+    )
+
+
+def preflight(reference: SecretReference) -> Action:
+    """Asks which engine is mounted on the way to this path; Vault answers whoever may do something below it."""
+    place = "/".join([*([reference.option("mount") or ""] if reference.option("mount") else []), *reference.segments])
+    return lambda client: client.adapter.get(f"/v1/sys/internal/ui/mounts/{quote(place)}")
+
+
+def mounted_in(reply: Reply) -> Mounted | None:
+    """The engine that the answer to `preflight` tells of."""
+    data = reply.mapping("data") if reply.good else None
+    path, type = (None, None) if data is None else (text_of(data.get("path")), text_of(data.get("type")))
+    if data is None or path is None or type is None:
+        return None
+    options = data.get("options")
+    version = text_of(options.get("version")) if isinstance(options, Mapping) else None
+    return Mounted(path.reveal().strip("/"), type.reveal(), version.reveal() if version else "")
+
+
+def document_of(reply: Reply, place: Place, origin: Origin) -> Document:
+    """The document in a good answer. Raises MalformedSecret."""
+    data = reply.mapping("data")
+    if place.kind != "2":
+        if data is None:
+            raise _malformed(reply, origin, "has no data in it", "Is it the path of a secret, and kv= right?")
+        lease = reply.members.get("lease_duration")
+        version = text_of(reply.members.get("lease_id"))
+        return Document(
+            data,
+            version=version_of(*_flat(Document(data).fields))
+            if version is None or place.kind == "1"
+            else version_of(version),
+            valid_for=None if place.kind == "1" else _validity(lease, data),
+        )
+    fields, metadata = reply.mapping("data", "data"), reply.mapping("data", "metadata")
+    number = None if metadata is None else metadata.get("version")
+    if fields is None or metadata is None or not isinstance(number, int) or isinstance(number, bool):
+        raise _malformed(
+            reply,
+            origin,
+            "is not what KV version 2 answers",
+            "For KV version 1 add ?kv=1, for another engine ?kv=raw"
+            if data is not None
+            else "Is it Vault that answers?",
+        )
+    return Document(fields, version=str(number), created=_moment(text_of(metadata.get("created_time"))))
+
+
+def deleted(reply: Reply, origin: Origin) -> SecretNotFound | None:
+    """The error for a version that was there: KV version 2 tells of it with the status of what never was."""
+    metadata = reply.mapping("data", "metadata") if reply.status == 404 else None
+    if metadata is None:
+        return None
+    number = metadata.get("version")
+    version = f"version {number}" if isinstance(number, int) else "this version"
+    if metadata.get("destroyed") is True:
+        what, hint = f"was destroyed: {version} is gone for ever", "Write the secret anew with secretsource put"
+    else:
+        at = _moment(text_of(metadata.get("deletion_time")))
+        when = f" on {at:%Y-%m-%d %H:%M} UTC" if at else ""
+        what, hint = f"was deleted: {version}{when}", "Run vault kv undelete for that version, or write it anew"
+    error = origin.error(SecretNotFound, what, hint)
+    error.status, error.request_id = reply.status, reply.request_id
+    return error
+
+
+def advice(reference: SecretReference, mounted: Mounted | None, status: int) -> str:
+    """What may be wrong with a reference at which nothing is, or that is refused: the mistakes of the first hour."""
+    place = place_of(reference, mounted)
+    usual = "The token's policy needs read on the path" if status == 403 else "Nothing is at that path"
+    if mounted is None:
+        where = f" {_policy(place)}" if place.kind in ("1", "2") else ""
+        return (
+            f"{usual}{where if status == 403 else ''}; or there is no mount "
+            f"{place.mount or place.path.split('/')[0]!r} (for one with slashes in it write ?mount=team/a/kv)"
+        )
+    if mounted.path != place.mount and place.kind in ("1", "2"):
+        inner = "/".join([place.mount, place.path]).removeprefix(mounted.path).lstrip("/")
+        return f"The mount is {mounted.path!r}: write {reference.store}://{inner}?mount={mounted.path}"
+    if place.kind == "2" and mounted.type in ("kv", "generic") and mounted.version != "2":
+        return f"{mounted.path!r} is KV version 1: add ?kv=1"
+    if place.kind == "1" and mounted.version == "2":
+        return f"{mounted.path!r} is KV version 2: leave kv=1 out"
+    if place.kind in ("1", "2") and mounted.type not in ("kv", "generic"):
+        return f"{mounted.path!r} is an engine of the type {mounted.type!r}: add ?kv=raw"
+    if place.kind == "2" and place.path.startswith("data/"):
+        stray = 0 if reference.option("mount") else 1
+        segments = (*reference.segments[:stray], *reference.segments[stray + 1 :])
+        return f"Leave 'data/' out, which belongs to Vault's API: {replace(reference, segments=segments)}"
+    if status == 403:
+        return f"{usual} {_policy(place)}"
+    pinned = "; or it has no such version" if place.version is not None else ""
+    command = f"vault read {place.path}" if place.kind == "raw" else f"vault kv get -mount={place.mount} {place.path}"
+    return f"{usual}{pinned}. See what {command} says"
+
+
+def _policy(place: Place) -> str:
+    return f"{place.mount}/data/{place.path}" if place.kind == "2" else f"{place.mount}/{place.path}".lstrip("/")
+
+
+def _number(version: str, reference: SecretReference) -> int:
+    if not version.isascii() or not version.isdigit() or int(version) < 1:
+        raise ConfigurationError(f"{reference} has a version that is no number above 0", hint="Such as version=7")
+    return int(version)
+
+
+def _validity(lease: object, data: Mapping[str, Any]) -> float | None:
+    """Seconds for which a lease may be used, less a share, so that it is read anew before its end."""
+    given = [value for value in (lease, data.get("ttl")) if isinstance(value, (int, float)) and value > 0]
+    return min([*given, _LONGEST_RAW]) * _LEASE_SHARE if given else None
+
+
+def _moment(text: Secret | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text.reveal())
+    except ValueError:
+        return None
+
+
+def _flat(tree: Mapping[str, Any]) -> Iterator[Secret]:
+    for name, value in sorted(tree.items()):
+        yield Secret(name)
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield value if isinstance(value, Secret) else Secret(str(value))
+
+
+def _malformed(reply: Reply, origin: Origin, what: str, hint: str) -> BackendError:
+    error = origin.error(MalformedSecret, what, hint)
+    error.status, error.request_id = reply.status, reply.request_id
+    return error

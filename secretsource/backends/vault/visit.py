@@ -1,0 +1,199 @@
+"""What is asked of Vault for one reference before one deadline: with a token, once more after a refusal, patiently."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ...clock import SYSTEM_CLOCK, WAITS_BETWEEN_ATTEMPTS, Deadline, pause
+from ...errors import BackendError, BackendUnavailable, DeadlineExceeded, SecretSourceError
+from ...secret import Secret
+from .. import Backend
+from ..formats import Origin
+from .answers import NOT_IT, Action, Reply, failure, is_transient
+from .kv import Mounted, Place, advice, mounted_in, place_of, preflight, reading
+from .logins import NO_NAMESPACE, Desk, Login, Pass, pass_of
+from .tokens import Holding, Tokens, worth_asking
+
+__all__ = ["Vault", "Visit"]
+
+T = TypeVar("T")
+
+
+class Vault:
+    """One Vault in one process: where it is, how it is reached, the token in use, and the mounts that are known."""
+
+    def __init__(self, given: Mapping[str, Any], stores: Mapping[str, Backend] | None) -> None:
+        self.address: str = given["address"]
+        self.timeout: float = given["timeout"]
+        self.namespace: str | None = given["namespace"]
+        self.auth_namespace: str | None = given["auth_namespace"] or given["namespace"]
+        self.login: Login = given["auth"]
+        self.stores = stores
+        from .wire import VaultTransport, call  # and with it hvac, at the first visit
+
+        self.transport = VaultTransport(
+            ca_file=given["ca_file"], client_cert=given["client_cert"], proxy=given["proxy"]
+        )
+        self.has_certificate = given["client_cert"] is not None
+        self.call = call
+        self.tokens = Tokens(self.login, SYSTEM_CLOCK)
+        self.mounts: dict[str, Mounted] = {}
+
+
+class Visit:
+    """Raises BackendError, ConfigurationError."""
+
+    def __init__(self, vault: Vault, origin: Origin, deadline: Deadline) -> None:
+        self._vault, self.origin, self._deadline = vault, origin, deadline
+        self._held: Holding | None = None
+
+    def until(self, deadline: Deadline) -> Visit:
+        return Visit(self._vault, self.origin, deadline)
+
+    def ask(self, action: Action, *, repeated: bool = True) -> Reply:
+        """The reply, whatever its status. `repeated`: asked again after what may pass."""
+        tokens = self._vault.tokens
+        held = self._logged_in(lambda: tokens.current(self, self._deadline))
+        reply = self._with(held, action, repeated)
+        if reply.status == 403:
+            # An ended token and a policy that forbids look alike, and a new login brings new policies, too.
+            refused = held
+            other = self._logged_in(lambda: tokens.after_refusal(refused, self, self._deadline))
+            if other is not None:
+                held = other
+                reply = self._with(held, action, repeated)
+        self._held = held
+        if reply.good and worth_asking(self._vault.login, held):
+            self._ask_about(held)
+        return reply
+
+    def found(self, place: Place) -> Place:
+        """The place behind kv=auto; which engine it is in is asked once."""
+        mounted = self._vault.mounts.get(place.path)
+        if mounted is None:
+            reply = self.ask(preflight(self.origin.reference))
+            mounted = mounted_in(reply)
+            if mounted is None:
+                raise self.refusal(reply)
+            self._vault.mounts[place.path] = mounted
+        return place_of(self.origin.reference, mounted)
+
+    def refusal(self, reply: Reply) -> SecretSourceError:
+        """The error for this reply; where the reference may be wrong, Vault is asked what is mounted there."""
+        hint = None
+        if reply.status in (403, 404) and not reply.foreign:
+            if "namespace not found" in reply.says:
+                hint = NO_NAMESPACE
+            else:
+                hint = advice(self.origin.reference, self._mounted(), reply.status)
+            if reply.status == 403:
+                hint = f"{hint}. {self._about_the_token(reply)}"
+        return failure(reply, self.origin, self._vault.address, hint)
+
+    def await_version(self, place: Place, number: int) -> None:
+        """Wait until what was written can be read, since a standby may lag behind; at most until the deadline."""
+        while True:
+            metadata = self.ask(reading(place)).mapping("data", "metadata") or {}
+            version = metadata.get("version")
+            if not isinstance(version, int) or version >= number or not pause(0.1, None, self._deadline, time.sleep):
+                return
+
+    def obtain(self) -> Pass:
+        if self._vault.has_certificate:
+            self._vault.transport.forget()  # it may have been renewed on disk
+        return self._vault.login.obtain(self._desk())
+
+    def renew(self, token: Secret) -> Pass:
+        reply = self._for_login(lambda client: client.auth.token.renew_self(), token)
+        return pass_of(reply, self._desk(), "to renew the token", "It lives to its end")
+
+    def _desk(self) -> Desk:
+        return Desk(self._for_login, self._vault.stores, self.origin, self._deadline)
+
+    def _for_login(self, action: Action, token: Secret | None) -> Reply:
+        """The reply where that says something about the login."""
+        reply = self._patiently(action, token, self._vault.auth_namespace, list(WAITS_BETWEEN_ATTEMPTS))
+        if not reply.good and reply.status not in (400, 403, 404):
+            raise failure(reply, self.origin, self._vault.address)
+        return reply
+
+    def _with(self, held: Holding, action: Action, repeated: bool) -> Reply:
+        waits = list(WAITS_BETWEEN_ATTEMPTS) if repeated else []
+        reply = self._patiently(action, held.token, self._vault.namespace, waits)
+        if held.uses is not None:
+            held.uses -= 1
+        return reply
+
+    def _patiently(self, action: Action, token: Secret | None, namespace: str | None, waits: list[float]) -> Reply:
+        while True:
+            outcome = self._once(action, token, namespace)
+            again = outcome.retryable if isinstance(outcome, SecretSourceError) else is_transient(outcome)
+            if not again or not waits or not pause(waits.pop(0), outcome.retry_after, self._deadline, time.sleep):
+                if isinstance(outcome, SecretSourceError):
+                    raise outcome
+                return outcome
+
+    def _once(self, action: Action, token: Secret | None, namespace: str | None) -> Reply | SecretSourceError:
+        vault = self._vault
+        try:
+            return vault.call(
+                action,
+                address=vault.address,
+                transport=vault.transport,
+                token=token,
+                namespace=namespace,
+                deadline=self._deadline,
+            )
+        except DeadlineExceeded:
+            failure: SecretSourceError = self._late()
+        except SecretSourceError as error:
+            failure = error.again()
+        if isinstance(failure, BackendError):
+            failure.reference, failure.store = str(self.origin), self.origin.reference.store
+            failure.hint = failure.hint or NOT_IT
+        return failure
+
+    def _late(self) -> BackendUnavailable:
+        return self.origin.error(
+            BackendUnavailable,
+            f"cannot be read: Vault at {self._vault.address} gave no whole answer within {self._deadline.seconds:g} s",
+            "Is it slow or unreachable? timeout= of the store gives it more time",
+        )
+
+    def _logged_in(self, get: Callable[[], T]) -> T:
+        try:
+            return get()
+        except DeadlineExceeded:  # of the login that others wait for, too
+            pass
+        raise self._late()
+
+    def _mounted(self) -> Mounted | None:
+        """What is mounted there, asked once, with the token at hand: it only words an error, so nobody logs in for it."""
+        held = self._held
+        if held is None or (held.uses is not None and held.uses <= 0):
+            return None
+        try:
+            return mounted_in(self._with(held, preflight(self.origin.reference), False))
+        except SecretSourceError:
+            return None
+
+    def _ask_about(self, held: Holding) -> None:
+        """How long the token lives and whether it can be renewed, where its policies let it ask."""
+        try:
+            reply = self._for_login(lambda client: client.auth.token.lookup_self(), held.token)
+        except SecretSourceError:
+            return
+        data = reply.mapping("data") or {}
+        life, first, uses = data.get("ttl"), data.get("creation_ttl"), data.get("num_uses")
+        if reply.good and isinstance(life, int) and isinstance(first, int) and life > 0:
+            left = uses if isinstance(uses, int) and uses > 0 else None  # this question is counted already
+            self._vault.tokens.learn(held, float(life), float(max(first, life)), data.get("renewable") is True, left)
+
+    def _about_the_token(self, reply: Reply) -> str:
+        if self._vault.login.repeats:
+            return "The token is new, so a further login changes nothing"
+        if "1 error occurred" in reply.says:  # the words for what a policy refuses
+            return "The token itself is good"
+        return "Or the token has ended or was revoked, and cannot be had again: put a new one where it is kept"

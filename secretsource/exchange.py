@@ -1,0 +1,101 @@
+"""One exchange over HTTP: a request that is ready to go, and what came back. Both may hold secrets and show a mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .secret import Masked
+
+__all__ = ["Answer", "Outgoing"]
+
+
+class Outgoing(Masked):
+    """A request that is ready to go. Its headers and body hold the secret; only the transport opens it."""
+
+    __slots__ = ("_open", "echoed", "method", "special", "url")
+
+    method: str
+    url: str
+    special: bool
+    echoed: Callable[[str], bool]
+    _open: Any
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        special: bool = False,
+        echoed: Callable[[str], bool] = lambda text: False,
+    ) -> None:
+        """`special`: ID or secret have characters that issuers decode differently (RFC 6749 section 2.3.1).
+
+        `echoed`: whether the secret is in a text that came back.
+        """
+        for name, value in (
+            ("method", method),
+            ("url", url),
+            ("special", special),
+            ("echoed", echoed),
+            ("_open", lambda: (headers, body)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def open(self) -> tuple[Mapping[str, str], bytes | None]:
+        content: tuple[Mapping[str, str], bytes | None] = self._open()
+        return content
+
+
+class Answer(Masked):
+    """What came back. Its body may hold a token, or a secret that the server echoes."""
+
+    __slots__ = ("_body", "echoed", "headers", "status")
+
+    status: int
+    headers: Mapping[str, str]
+    echoed: Callable[[str], bool]
+    _body: Any
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        echoed: Callable[[str], bool] = lambda text: False,
+    ) -> None:
+        """`headers` with names in lower case; `echoed` is that of the request."""
+        for name, value in (("status", status), ("headers", headers), ("echoed", echoed), ("_body", lambda: body)):
+            object.__setattr__(self, name, value)
+
+    def body(self) -> bytes:
+        content: bytes = self._body()
+        return content
+
+    def members(self) -> tuple[dict[str, Any], str | None]:
+        """The members of the JSON object that the body is, or why it is none (RFC 8259; no name twice, no NaN)."""
+        try:
+            value = json.loads(
+                self.body().decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant
+            )
+        except (ValueError, RecursionError) as error:
+            return {}, "has a name twice or NaN in its JSON" if isinstance(error, _NotStrict) else "is not JSON"
+        return (value, None) if isinstance(value, dict) else ({}, "is not a JSON object")
+
+
+class _NotStrict(ValueError):
+    pass
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _NotStrict
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise _NotStrict
