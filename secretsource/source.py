@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from cachetools import TLRUCache
 
@@ -27,6 +27,7 @@ from .discovery import Target
 from .endpoint import IssuerProfile, check_binding
 from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
 from .events import (
+    LOGGER,
     Emitter,
     Event,
     Hook,
@@ -47,7 +48,10 @@ from .secret import Fingerprints, Secret
 from .token import Token
 from .transport import Transport
 
-__all__ = ["Status", "TokenRequest", "TokenSource"]
+if TYPE_CHECKING:
+    from .config import Settings
+
+__all__ = ["ConfiguredSource", "Status", "TokenRequest", "TokenSource"]
 
 _KEPT_AT_MOST = 256
 _WINDOW = 1.0
@@ -178,6 +182,10 @@ class TokenSource:
     Constructing does no I/O; raises ConfigurationError. Safe from any thread, event loop and forked child.
     """
 
+    # A configuration says more; see ConfiguredSource.
+    _environment = ""
+    _require_binding = False
+
     def __init__(
         self,
         credentials: str | SecretReference | ClientCredentials | CredentialsSource | Callable[[], ClientCredentials],
@@ -219,6 +227,8 @@ class TokenSource:
             profile=profile,
             default_lifetime=checked_seconds("default_lifetime", default_lifetime),
             plain_http=plain_http,
+            environment=self._environment,
+            require_binding=self._require_binding,
         )
         self._timeout = _timeout(timeout)
         self._renewal = Renewal(
@@ -244,6 +254,7 @@ class TokenSource:
                     issuer=target.issuer,
                     token_url=target.token_url or binding.token_url or "",  # a discovered one is compared later
                     environment=target.environment,
+                    required=target.require_binding,
                 ),
             )
         except SecretSourceError as error:
@@ -274,6 +285,40 @@ class TokenSource:
         self._open_until = _NEVER
         self._open: Any = None
         self._emitter.emit(PlainHttpAllowed(self._name, host) for host in target.plain_http)
+
+    @staticmethod
+    def from_config(
+        client: str,
+        environment: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        production: bool | None = None,
+    ) -> TokenSource:
+        """The source that secretsource.toml describes: one object a client, environment and file in this process.
+
+        `environment`: else SECRETSOURCE_ENV, else the only one of the file. `path`: else SECRETSOURCE_CONFIG, else
+        secretsource.toml in the working directory. `production=True` asserts that the environment is marked so, False
+        that it is not. Raises ConfigurationError.
+
+        Leaving a `with` does not close the object, `close()` does; then the next call makes another. A file that
+        changes meanwhile changes nothing for an object that is there.
+        """
+        from .config import asked_environment, loaded, located  # for who has a configuration
+
+        file, asked = located(path), asked_environment(environment)
+        source = _configured.get((file, client, asked))
+        if source is None or source._closed:
+            made = ConfiguredSource(loaded(file).settings(client, asked))
+            made.settings.check_production(production)
+            # setdefault decides between threads without a lock, which a fork could leave locked.
+            source = _configured.setdefault((file, client, made.settings.environment), made)
+            if source._closed:  # at this moment, by another thread
+                source = _configured[file, client, made.settings.environment] = made
+            _configured[file, client, asked] = source
+            if source is made:
+                LOGGER.info("%s: made for %s", made.name, made.settings)
+        source.settings.check_production(production)
+        return source
 
     @property
     def name(self) -> str:
@@ -625,6 +670,38 @@ class TokenSource:
         )
 
 
+class ConfiguredSource(TokenSource):
+    """A source as a configuration describes it. Whoever asks for it again gets the same, so only `close()` closes it.
+
+    Raises ConfigurationError with the place in the file.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._environment = settings.environment
+        self._require_binding = settings.require_binding
+        failure: SecretSourceError | None = None
+        try:
+            super().__init__(**settings.arguments())
+        except ConfigurationError as error:
+            failure = settings.explained(error)
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Drop all tokens; later calls are a ConfigurationError, and `from_config` makes another source."""
+        for key in [key for key, source in list(_configured.items()) if source is self]:
+            _configured.pop(key, None)
+        super().close()
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing ends: others use it, too."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing ends: others use it, too."""
+
+
+_configured: dict[tuple[str, str, str], ConfiguredSource] = {}
 _CONSTRUCTOR_NAMES = [name for name in TokenSource.__init__.__annotations__ if name not in ("return", "misspelt")]
 _MEANT = {"token_endpoint": "token_url", "scopes": "scope", "url": "token_url", "endpoint": "token_url"}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from secretsource import TokenSource
 from secretsource.testing import secret_file
 
 from .sites import Site
@@ -83,6 +84,33 @@ def test_the_unit_reads_a_credential_of_systemd(site: Site, tmp_path: Path) -> N
     credential.chmod(0o400)
     variables |= {"CREDENTIALS_DIRECTORY": str(tmp_path), "POS_URL": site.url}
     assert "A-1001" in run("pos_graphql.py", site, **variables)
+
+
+def configured(site: Site, folder: Path) -> Path:
+    """The example's configuration, whose issuers are all this site."""
+    text = (EXAMPLES / "environments/secretsource.toml").read_text()
+    path = folder / "secretsource.toml"
+    path.write_text(re.sub(r'^issuer = "[^"]*"', f'issuer = "{site.url}"', text, flags=re.M))
+    return path
+
+
+@pytest.mark.parametrize("environment", ["development", "staging"])
+def test_one_program_runs_in_several_environments(site: Site, tmp_path: Path, environment: str) -> None:
+    secret_file(tmp_path / "secrets", "pos", SECRET, environment="development")
+    variables = {"POS_CLIENT_ID": "pos", "POS_CLIENT_SECRET": SECRET}
+    variables |= {"SECRETSOURCE_ENV": environment, "SECRETSOURCE_CONFIG": str(configured(site, tmp_path))}
+    assert run("environments/orders.py", site, **variables) == "A-1001 18.50\nA-1002 7.20\n"
+
+
+def test_its_production_logs_in_to_vault_with_a_service_account() -> None:
+    source = TokenSource.from_config("pos", "production", path=EXAMPLES / "environments/secretsource.toml")
+    assert source.name == "vault://kv/production/pos"
+    source.close()
+
+
+def test_its_configuration_is_short() -> None:
+    lines = (EXAMPLES / "environments/secretsource.toml").read_text().splitlines()
+    assert len([line for line in lines if line and not line.startswith("#")]) < 25
 
 
 def test_the_plug_in_is_found_by_its_name_once_installed(site: Site, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The command line: secretsource token | check | put | backends | demo.
+"""The command line: secretsource token | check | put | config | backends | demo.
+
+Every command is `secretsource VERB [CLIENT] [--env E] [--config FILE]`; further options replace or complete what the
+configuration says.
 
 Rules: a token goes to standard output alone, all else to standard error. No option takes a secret. What was typed may
 be one all the same, so a refusal of the arguments repeats nothing of it; later errors name the reference, the client
@@ -39,6 +42,7 @@ _VERBS = {
     "token": "print an access token",
     "check": "walk the way from the reference to a token, and say at each step what was found",
     "put": "write a client ID and secret where a reference points, asked for without echo",
+    "config": "show what holds for a client in an environment, and where it is written",
     "backends": "list the stores that a reference may name",
     "demo": "show the main job on an embedded issuer: two changes of the secret and an outage",
 }

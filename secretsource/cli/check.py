@@ -14,24 +14,33 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from ..answer import Answer, Granted
+from ..answer import Granted
 from ..backends import Backend, backend_for
-from ..clock import SYSTEM_CLOCK, Deadline
+from ..clock import SYSTEM_CLOCK, Deadline, checked_seconds
+from ..config import Settings, asked_environment
 from ..credentials import Document, Meaning, interpret
 from ..discovery import Discovery, Target
-from ..endpoint import Outgoing, check_binding
-from ..errors import SecretSourceError
+from ..endpoint import check_binding
+from ..errors import ConfigurationError, SecretSourceError
 from ..events import Emitter
+from ..exchange import Answer, Outgoing
 from ..fetch import Fetcher
 from ..flight import Flight, Flights
 from ..reference import SecretReference
 from ..resolve import CredentialsSource
 from ..transport import Transport
 from . import exit_code
-from .options import add_credentials, add_issuer, add_request, request_of, target_arguments
+from .options import (
+    add_credentials,
+    add_issuer,
+    add_request,
+    configuration_of,
+    request_of,
+    settings_of,
+)
 from .screen import Screen, printable
 
-__all__ = ["add_to", "run"]
+__all__ = ["add_to", "run", "target_of"]
 
 _SKEW_THAT_MATTERS = 30.0
 _STEPS = (
@@ -61,6 +70,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
     add_credentials(command)
     add_issuer(command)
     add_request(command)
+    command.add_argument("--all", action="store_true", help="every client of the environment, one after the other")
     command.add_argument("--no-token", action="store_true", help="stop before the token request")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.set_defaults(run=run)
@@ -68,19 +78,54 @@ def add_to(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Walk, and report; the exit code is that of the first failed step."""
+    if options.all:
+        return _run_all(options)
     screen = None if options.json else Screen(sys.stdout)
-    walk = _Walk(options)
+    report = _report(_Walk(options), screen)
+    if options.json:
+        print(json.dumps({"version": 1, **report}, indent=2))
+    return int(report["exit_code"])
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    """Walk for every client that has credentials in the environment; the exit code is the first failing one."""
+    if options.client is not None or options.credentials is not None:
+        raise ConfigurationError("--all is for every client", hint="Leave out CLIENT and --credentials, or --all")
+    configuration = configuration_of(options)
+    environment = configuration.environment(asked_environment(options.env))
+    clients = configuration.clients_of(environment)
+    skipped = [client for client in configuration.clients if client not in clients]
+    if not clients:
+        raise ConfigurationError(
+            f"no client of {configuration.file} has credentials in environment {environment!r}",
+            hint='Write credentials = "…" for them',
+        )
+    screen = None if options.json else Screen(sys.stdout)
+    reports = []
+    for client in clients:
+        if screen is not None:
+            screen.line(f"{client}:")
+        report = _report(_Walk(argparse.Namespace(**{**vars(options), "client": client})), screen)
+        reports.append({"client": client, **report})
+    code = next((int(report["exit_code"]) for report in reports if report["exit_code"]), 0)
+    if screen is not None and skipped:
+        screen.line(f"skipped, without credentials in environment {environment!r}: {', '.join(skipped)}", "skipped")
+    if options.json:
+        summary = {"version": 1, "ok": code == 0, "exit_code": code, "clients": reports, "skipped": skipped}
+        print(json.dumps(summary, indent=2))
+    return code
+
+
+def _report(walk: _Walk, screen: Screen | None) -> dict[str, Any]:
+    """Walk to the end, show each step when it is done, and give them all for JSON."""
     steps = []
     for step in walk.steps():
-        steps.append(step)
+        steps.append({name: _printable(value) for name, value in asdict(step).items()})
         if screen is not None:
-            screen.line(f"{step.status:8}{step.name:13}{step.found}", step.status)
+            screen.line(f"{step.status:8}{step.name:15}{step.found}", step.status)
             if step.hint:
-                screen.line(f"{'':21}→ {step.hint}", step.status)
-    if options.json:
-        shown = [{name: _printable(value) for name, value in asdict(step).items()} for step in steps]
-        print(json.dumps({"version": 1, "ok": walk.code == 0, "exit_code": walk.code, "steps": shown}, indent=2))
-    return walk.code
+                screen.line(f"{'':23}→ {step.hint}", step.status)
+    return {"ok": walk.code == 0, "exit_code": walk.code, **walk.about, "steps": steps}
 
 
 def _printable(value: object) -> object:
@@ -104,9 +149,19 @@ class _Listening(Transport):
 class _Walk:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._transport = _Listening(ca_file=options.ca_file, proxy=options.proxy)
-        self._deadline = Deadline(options.timeout)
         self.code = 0
+        self.about: dict[str, str | None] = {}
+        self._names: tuple[str, ...] = _STEPS
+        if options.client is None:
+            self._begin(settings_of(options))
+        else:  # what is wrong with a configuration is a step of the walk
+            self._names = ("configuration", *_STEPS)
+
+    def _begin(self, settings: Settings) -> None:
+        self._settings = settings
+        self._transport = _Listening(ca_file=settings.get("ca_file"), proxy=settings.get("proxy"))
+        self._timeout = checked_seconds("timeout", settings.get("timeout", 10.0))
+        self._deadline = Deadline(self._timeout)
 
     def steps(self) -> Iterator[Step]:
         """The steps, each made when it is asked for; after a failed one the rest is skipped."""
@@ -118,31 +173,35 @@ class _Walk:
             return
         except SecretSourceError as error:
             self.code = exit_code(error)
-            failed = Step(_STEPS[done], "failed", error.message, error.hint)
+            failed = Step(self._names[done], "failed", error.message, error.hint)
         except Exception as error:  # a plug-in's; its text may hold what it read
             self.code = 1
-            failed = Step(_STEPS[done], "failed", f"unexpected {type(error).__name__}", "This is a bug")
+            failed = Step(self._names[done], "failed", f"unexpected {type(error).__name__}", "This is a bug")
         yield failed
-        for name in _STEPS[done + 1 :]:
+        for name in self._names[done + 1 :]:
             yield Step(name, "skipped", "a step before failed")
 
     def _walk(self) -> Iterator[Step]:
         options = self._options
-        reference = SecretReference.parse(options.credentials)
+        if options.client is not None:
+            self._begin(settings_of(options))
+            yield self._configuration()
+        settings = self._settings
+        reference = SecretReference.parse(settings.arguments()["credentials"])
         yield _reference(reference)
-        backend = backend_for(reference)
+        backend = backend_for(reference, settings.stores)
         yield Step("store", "ok", f"{reference.store}: {type(backend).__name__}{_ttl(backend)}")
         document = Flights[Document]("secret", Emitter()).run(
             "check", lambda flight: backend.read(reference, fresh=True, timeout=flight.deadline.left()), self._deadline
         )
-        meaning = interpret(document, reference, options.client_id)
+        meaning = interpret(document, reference, settings.get("client_id"))
         yield _secret(backend, reference, document, meaning)
         yield _permissions(backend, reference, document)
-        if options.issuer is None and options.token_url is None and options.no_token:
+        if settings.get("issuer") is None and settings.get("token_url") is None and options.no_token:
             for name in _STEPS[4:]:
                 yield Step(name, "skipped", "neither --issuer nor --token-url is given")
             return
-        target = Target.of(**target_arguments(options))
+        target = target_of(settings)
         metadata = Discovery(target, self._transport, Emitter(), SYSTEM_CLOCK).metadata(self._deadline, patient=False)
         check_binding(
             meaning.binding,
@@ -150,11 +209,12 @@ class _Walk:
             issuer=target.issuer,
             token_url=metadata.token_url,
             environment=target.environment,
+            required=target.require_binding,
         )
         how = "configured" if target.token_url else "discovered"
         bound = "bound to it by the document" if meaning.binding.issuer else "not bound by the document"
         found = f"token endpoint {metadata.token_url} ({how}), {metadata.auth_method}; {bound}"
-        yield Step("issuer", "ok", found, _not_obeyed(metadata.token_url, options.ca_file))
+        yield Step("issuer", "ok", found, _not_obeyed(metadata.token_url, settings.get("ca_file")))
         if options.no_token:
             yield self._clock()
             for name in _STEPS[6:]:
@@ -174,11 +234,22 @@ class _Walk:
         yield self._scope(granted)
         yield _life(granted)
 
+    def _configuration(self) -> Step:
+        settings = self._settings
+        self.about = {
+            "client": settings.client,
+            "environment": settings.environment,
+            "configuration": settings.file,
+        }
+        marks = [mark for mark in ("production", "require_binding") if getattr(settings, mark)]
+        return Step("configuration", "ok", f"{settings}{': ' if marks else ''}{', '.join(marks)}")
+
     def _granted(self, target: Target, reference: SecretReference) -> tuple[Granted, str]:
-        options = self._options
-        credentials = CredentialsSource(reference, client_id=options.client_id, timeout=options.timeout)
+        settings = self._settings
+        client_id = settings.get("client_id")
+        credentials = CredentialsSource(reference, stores=settings.stores, client_id=client_id, timeout=self._timeout)
         fetcher = Fetcher(credentials, target, self._transport, Emitter(), SYSTEM_CLOCK)
-        identity = target.identity(str(reference), options.client_id).asking(**request_of(options))
+        identity = target.identity(str(reference), client_id).asking(**request_of(settings))
 
         def body(flight: Flight[Granted]) -> Granted:
             admitted = fetcher.admit(flight)
@@ -212,6 +283,22 @@ class _Walk:
                 "Have the administrator allow these scopes for this client, or do not ask for them",
             )
         return Step("scope", "ok", f"granted: {scopes}")
+
+
+def target_of(settings: Settings) -> Target:
+    """Where tokens come from. ConfigurationError."""
+    arguments = settings.arguments()
+    names = ("issuer", "token_url", "auth_method", "profile", "plain_http")
+    failure: ConfigurationError
+    try:
+        return Target.of(
+            **{"issuer": None, "token_url": None, **{name: arguments[name] for name in names if name in arguments}},
+            environment=settings.environment,
+            require_binding=settings.require_binding,
+        )
+    except ConfigurationError as error:
+        failure = settings.explained(error)
+    raise failure
 
 
 def _reference(reference: SecretReference) -> Step:

@@ -10,16 +10,17 @@ from contextlib import suppress
 from getpass import GetPassWarning, getpass
 from typing import Any
 
-from ..backends import Writable, backend_for
+from ..backends import Stored, Writable, backend_for
 from ..backends.edits import WHOLE
+from ..backends.file import FileBackend
 from ..backends.formats import format_of
-from ..discovery import Target
+from ..config import Settings
 from ..errors import ConfigurationError
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from ..urls import same_issuer
 from . import check
-from .options import add_credentials, add_issuer, add_request, target_arguments
+from .options import add_credentials, add_issuer, add_request, settings_of
 
 __all__ = ["add_to"]
 
@@ -41,50 +42,64 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "Other fields stay; the secret that was there is kept as the previous one. Then it is checked."
     )
     command.add_argument("--pending", action="store_true", help="write it as the pending secret, beside the one in use")
-    command.add_argument("--environment", metavar="NAME", help="bind the document to this environment")
     command.add_argument("--no-token", action="store_true", help="check without a token request")
-    command.set_defaults(run=_run, json=False)
+    command.set_defaults(run=_run, json=False, all=False)
 
 
 def _run(options: argparse.Namespace) -> int:
-    reference = SecretReference.parse(options.credentials)
-    backend = backend_for(reference)
+    settings = settings_of(options)
+    reference = SecretReference.parse(settings.arguments()["credentials"])
+    backend = backend_for(reference, settings.stores)
     if not isinstance(backend, Writable):
         raise ConfigurationError(
             f"the store {reference.store!r} is not written by secretsource",
             hint=_RECIPES.get(reference.store, "Write it with the store's own tool") + "; then run secretsource check",
         )
-    if options.issuer is not None or options.token_url is not None:
-        Target.of(**target_arguments(options))  # what is written binds every program that reads it
-    stored = backend.read_whole(reference, timeout=options.timeout)
+    has_issuer = settings.get("issuer") is not None or settings.get("token_url") is not None
+    if has_issuer:
+        check.target_of(settings)  # what is written binds every program that reads it
+    timeout = float(settings.get("timeout", 10.0))
+    stored = backend.read_whole(reference, timeout=timeout)
     # What can be refused is refused before anybody types a secret.
-    if _holds_one_text(reference):
-        document, note = _one_text(reference, options), "; as one text, without a binding and the previous secret"
+    if _holds_one_text(backend, reference, stored, timeout):
+        document, note = (
+            _one_text(reference, settings, options),
+            "; as one text, without a binding and the previous secret",
+        )
     else:
-        document, note = _document(stored.fields, reference, options), ""
+        document, note = _document(stored.fields, reference, settings, pending=options.pending), ""
     fields = document(_asked_for())
-    backend.write_whole(reference, fields, version=stored.version, timeout=options.timeout)
+    backend.write_whole(reference, fields, version=stored.version, timeout=timeout)
     print(f"written: {reference}{note}", file=sys.stderr)
-    if options.issuer is None and options.token_url is None:
+    if not has_issuer:
         options.no_token = True
     return check.run(options)
 
 
-def _holds_one_text(reference: SecretReference) -> bool:
-    return reference.store == "file" and format_of(reference.segments[-1], reference) == "text"
+def _holds_one_text(backend: Writable, reference: SecretReference, stored: Stored, timeout: float) -> bool:
+    if isinstance(backend, FileBackend):
+        return format_of(reference.segments[-1], reference) == "text"
+    if set(stored.fields) != {WHOLE}:
+        return False
+    # A document with that one field is no text, which the whole does not tell.
+    return backend.read(reference, fresh=True, timeout=timeout).text is not None
 
 
-def _one_text(reference: SecretReference, options: argparse.Namespace) -> Callable[[Secret], dict[str, Any]]:
-    if options.client_id is None or options.pending or options.environment is not None:
+def _one_text(
+    reference: SecretReference, settings: Settings, options: argparse.Namespace
+) -> Callable[[Secret], dict[str, Any]]:
+    # A configuration always names an environment; one that was typed, or demands a binding, is meant to be written.
+    bound = settings.require_binding or (settings.file is None and settings.environment != "")
+    if settings.get("client_id") is None or options.pending or bound:
         raise ConfigurationError(
             f"{reference} holds one text, the secret, and neither a client ID nor anything else",
-            hint="Give --client-id, and no --pending or --environment; or name a .json file, which holds all of it",
+            hint="Give --client-id, and no --pending or --env; or name a .json file, which holds all of it",
         )
     return lambda secret: {WHOLE: secret}
 
 
 def _document(
-    stored: Mapping[str, Any], reference: SecretReference, options: argparse.Namespace
+    stored: Mapping[str, Any], reference: SecretReference, settings: Settings, *, pending: bool
 ) -> Callable[[Secret], dict[str, Any]]:
     """What makes the new fields of a document from the new secret. Raises ConfigurationError."""
     names = reference.fields or Fields("client_id", "client_secret")
@@ -94,26 +109,26 @@ def _document(
             hint="Name the fields plainly, or write the document in an editor and run secretsource check",
         )
     now = stored.get(names.secret)
-    if options.pending and not isinstance(now, Secret):
+    if pending and not isinstance(now, Secret):
         raise ConfigurationError(
             f"there is no {names.secret!r} at {reference} yet, beside which one could be pending",
             hint="Leave --pending out",
         )
-    client_id, binding = _client_id(stored, names.id, options.client_id), _binding(stored, reference, options)
-    pending, previous = f"{names.secret}_pending", f"{names.secret}_previous"
+    client_id, binding = _client_id(stored, names.id, settings.get("client_id")), _binding(stored, reference, settings)
+    next_one, previous = f"{names.secret}_pending", f"{names.secret}_previous"
 
     def fields(secret: Secret) -> dict[str, Any]:
-        if options.pending:
-            there = stored.get(pending)
+        if pending:
+            there = stored.get(next_one)
             if isinstance(there, Secret) and there != secret:
                 raise ConfigurationError(
                     f"another secret is pending at {reference}, and the issuer may take it already",
-                    hint=f"Promote it by secretsource put without --pending, or take {pending!r} out in an editor",
+                    hint=f"Promote it by secretsource put without --pending, or take {next_one!r} out in an editor",
                 )
-            return {**stored, **client_id, pending: secret, **binding}
+            return {**stored, **client_id, next_one: secret, **binding}
         new = {**stored, **client_id, names.secret: secret, **binding}
-        if new.get(pending) == secret:
-            del new[pending]
+        if new.get(next_one) == secret:
+            del new[next_one]
         if isinstance(now, Secret) and now != secret:
             new[previous] = now
         return new
@@ -137,16 +152,17 @@ def _client_id(stored: Mapping[str, Any], field: str | None, client_id: str | No
     return {}
 
 
-def _binding(stored: Mapping[str, Any], reference: SecretReference, options: argparse.Namespace) -> dict[str, Secret]:
+def _binding(stored: Mapping[str, Any], reference: SecretReference, settings: Settings) -> dict[str, Secret]:
     """The binding to write. One that is there is not changed: its secrets would go to where they do not belong."""
-    names = ("issuer" if options.issuer is not None else "token_url", "environment")
-    new = {name: Secret(value) for name in names if (value := getattr(options, name)) is not None}
+    name = "issuer" if settings.get("issuer") is not None else "token_url"
+    wanted = {name: settings.get(name), "environment": settings.environment}
+    new = {name: Secret(value) for name, value in wanted.items() if value}
     for name, value in new.items():
         there = stored.get(name)
         if isinstance(there, Secret) and not same_issuer(there.reveal(), value.reveal()):
             raise ConfigurationError(
-                f"the document at {reference} is bound to another {name} than --{name.replace('_', '-')}",
-                hint="Name another document, or correct the option; a binding is changed in an editor",
+                f"the document at {reference} is bound to another {name} than the one given",
+                hint=f"Name another document, or correct the {name}; a binding is changed in an editor",
             )
     return new
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..source import TokenSource
-from .options import add_credentials, add_issuer, add_request, request_of, target_arguments
+from ..source import ConfiguredSource
+from .options import add_credentials, add_issuer, add_request, settings_of
 
 __all__ = ["add_to"]
 
@@ -25,16 +25,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with TokenSource(
-        options.credentials,
-        client_id=options.client_id,
-        timeout=options.timeout,
-        ca_file=options.ca_file,
-        proxy=options.proxy,
-        **target_arguments(options),
-        **request_of(options),
-    ) as source:
-        token = source.token()
+    token = ConfiguredSource(settings_of(options)).token()
     if options.format == "header":
         print(f"Authorization: {token.authorization}")
     elif options.format == "json":

@@ -21,7 +21,7 @@ def test_built_in_stores_are_listed_with_where_they_come_from() -> None:
     ran = process("backends")
     assert (ran.code, ran.err) == (0, "")
     names = [line.split()[0] for line in ran.out.splitlines()]
-    assert names[:3] == ["env", "file", "systemd"]
+    assert names[:6] == ["aws", "bao", "env", "file", "systemd", "vault"]
     assert "secretsource built in  secretsource.backends.file:FileBackend" in ran.out
 
 
@@ -42,7 +42,8 @@ def test_as_json_there_is_one_list_of_objects(installed: str) -> None:
         "distribution": "plug-in-for-keyring",
         "version": "1.2.3",
     } in backends
-    assert [backend["name"] for backend in backends if backend["version"] == "built in"] == ["env", "file", "systemd"]
+    built_in = [backend["name"] for backend in backends if backend["version"] == "built in"]
+    assert built_in == ["aws", "bao", "env", "file", "systemd", "vault"]
 
 
 def test_two_plug_ins_of_one_name_are_both_listed(installed: str, tmp_path: Path) -> None:

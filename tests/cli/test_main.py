@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from . import CANARY, PATIENCE, called, command, environment, plug_in, process
 
-VERBS = ("token", "check", "put", "backends", "demo")
+VERBS = ("token", "check", "put", "config", "backends", "demo")
 UNSET = "env:SECRETSOURCE_TEST_UNSET"
 NOWHERE = "http://127.0.0.1:9/"
 
@@ -103,6 +103,13 @@ SLOTS: Sequence[tuple[str, ...]] = [
     *((verb, "--json={}") for verb in ("check", "backends", "demo")),
     *((verb, *CREDENTIALS, "{}") for verb in ("token", "check", "put")),
     *((verb, "--credentials", "{}") for verb in ("token", "check", "put")),
+    *((verb, "{}") for verb in ("token", "check", "put", "config")),
+    *((verb, "pos", "--config", "{}") for verb in ("token", "check", "put", "config")),
+    *((verb, "pos", "--env", "{}") for verb in ("token", "check", "put", "config")),
+    *((verb, "--config", "{}") for verb in ("token", "check", "put", "config")),
+    ("check", "--all", "--env", "{}"),
+    ("check", "--all", "--config", "{}"),
+    ("check", "--all", "{}"),
     *(("token", *CREDENTIALS, "--issuer", NOWHERE, prefix) for prefix in ("--{}", "-{}", "-v{}", "--client-secret={}")),
     *(
         ("token", *CREDENTIALS, "--issuer", NOWHERE, option, "{}")

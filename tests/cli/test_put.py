@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from secretsource.secret import Secret
 from secretsource.testing import FakeIssuer
 from secretsource.testing.fixtures import fake_issuer
 
-from . import CANARY, Ran, Terminal, called, private, process
+from . import CANARY, Ran, Terminal, called, plug_in, private, process
 
 __all__ = ["fake_issuer"]
 
@@ -68,7 +69,7 @@ def refused(ran: Ran, code: int, *words: str) -> None:
 @pytest.mark.parametrize("format", ["json", "toml", "ini", "env"])
 def test_a_new_document_is_private_bound_and_checked(issuer: FakeIssuer, folder: Path, format: str) -> None:
     path = folder / f"pos.{format}"
-    ran = put(f"file://{path}", "--client-id", "pos", "--issuer", issuer.url, "--environment", "test")
+    ran = put(f"file://{path}", "--client-id", "pos", "--issuer", issuer.url, "--env", "test")
     assert ran.code == 0, ran
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert fields_of(path) == {
@@ -98,9 +99,7 @@ def test_the_secret_of_a_text_file_is_exchanged(issuer: FakeIssuer, folder: Path
     assert state_of(folder) == {"secret": (f"{CANARY}\n", 0o600)}
 
 
-@pytest.mark.parametrize(
-    "arguments", [(), ("--client-id", "pos", "--pending"), ("--client-id", "pos", "--environment", "e")]
-)
+@pytest.mark.parametrize("arguments", [(), ("--client-id", "pos", "--pending"), ("--client-id", "pos", "--env", "e")])
 def test_what_a_text_file_cannot_hold_is_refused(folder: Path, arguments: tuple[str, ...]) -> None:
     reference = private(folder / "secret", f"{OLD}\n")
     refused(put(reference, *arguments), 2, "one text", ".json")
@@ -234,8 +233,8 @@ def there(folder: Path) -> str:
     ("arguments", "word"),
     [
         (("--client-id", "stock"), "another client than --client-id"),
-        (("--issuer", "https://other.example.com/"), "another issuer than --issuer"),
-        (("--environment", "production"), "another environment than --environment"),
+        (("--issuer", "https://other.example.com/"), "another issuer than the one given"),
+        (("--env", "production"), "another environment than the one given"),
     ],
 )
 def test_a_document_for_something_else_is_refused(
@@ -354,6 +353,51 @@ def test_a_closed_standard_input_is_refused(folder: Path, there: str) -> None:
     before = state_of(folder)
     refused(process("put", "--credentials", there, before="import sys; sys.stdin = None\n"), 2, "no standard input")
     assert state_of(folder) == before
+
+
+# --- stores of others ------------------------------------------------------------------------------------------------
+
+TILL = """
+from secretsource import Document, Secret
+from secretsource.backends import Stored
+kept = {kept}
+class Store:
+    options = frozenset()
+    ttl = None
+    def read(self, reference, *, fresh, timeout):
+        return Document(kept)
+    def read_whole(self, reference, *, timeout):
+        fields = {{"client_secret": kept}} if isinstance(kept, str) else kept
+        return Stored({{name: Secret(value) for name, value in fields.items()}}, "1")
+    def write_whole(self, reference, fields, *, version, timeout):
+        global kept
+        written.append({{name: value.reveal() for name, value in fields.items()}})
+        kept = written[-1]["client_secret"] if isinstance(kept, str) else written[-1]
+        return "2"
+written = []
+"""
+
+
+@pytest.mark.parametrize(
+    ("store", "kept", "fields"),
+    [
+        ("textbox", repr(OLD), {"client_secret": CANARY}),
+        (
+            "tillbox",
+            repr({"client_secret": OLD}),
+            {"client_id": "pos", "client_secret": CANARY, "client_secret_previous": OLD},
+        ),
+    ],
+)
+def test_what_is_kept_in_a_store_stays_a_text_or_a_document(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, store: str, kept: str, fields: dict[str, str]
+) -> None:
+    monkeypatch.syspath_prepend(plug_in(folder, store, TILL.format(kept=kept)))
+    ran = put(f"{store}:pos", "--client-id", "pos")
+    module = sys.modules.pop(f"plug_in_for_{store}")
+    assert ran.code == 0, ran
+    assert module.written == [fields]
+    assert ("as one text" in ran.err) == (len(fields) == 1)
 
 
 # --- at a terminal ----------------------------------------------------------------------------------------------------
