@@ -192,6 +192,22 @@ def test_it_declares_what_the_design_says() -> None:
     assert (backend.ttl, backend.eventually_consistent) == (300.0, True)
 
 
+def test_a_source_that_reads_here_imports_no_hvac(moto: Moto) -> None:
+    name = moto.create(DOCUMENT)
+    source = (
+        "import sys\n"
+        "from secretsource import CredentialsSource\n"
+        "from secretsource.backends.aws import AwsBackend\n"
+        f"stores = {{'aws': AwsBackend(endpoint_url={moto.url!r})}}\n"
+        f"CredentialsSource('aws://{name}?region={REGION}', stores=stores, timeout=60).current()\n"
+        "print('botocore' in sys.modules, 'hvac' in sys.modules)"
+    )
+    variables = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", source]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, env=variables)
+    assert ran.stdout == "True False\n"
+
+
 def test_importing_and_building_it_imports_no_botocore() -> None:
     source = (
         "import sys; from secretsource.backends.aws import AwsBackend; AwsBackend(region='eu-west-1')\n"
