@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, Deadline, pause
-from .endpoint import AUTH_METHODS, IssuerProfile, check_auth_method
+from .credentials import Binding
+from .endpoint import AUTH_METHODS, IssuerProfile, check_auth_method, check_binding
 from .errors import ConfigurationError, InvalidTokenResponse, IssuerUnavailable, SecretSourceError
 from .events import DiscoveryFailed, Emitter
 from .exchange import Answer, Outgoing
@@ -76,6 +77,17 @@ class Target:
     @property
     def name(self) -> str:
         return self.issuer or without_query(self.token_url or "")
+
+    def check_binding(self, binding: Binding, reference: str, token_url: str | None = None) -> None:
+        """Raise ConfigurationError if a document is bound to something else. `token_url`: the one discovered."""
+        check_binding(
+            binding,
+            reference,
+            issuer=self.issuer,
+            token_url=token_url or self.token_url,
+            environment=self.environment,
+            required=self.require_binding,
+        )
 
     def identity(self, credentials: str, client_id: str | None) -> Identity:
         """The identity of the plainest request to this target with these credentials."""

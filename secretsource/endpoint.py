@@ -76,13 +76,13 @@ def check_binding(
     reference: str,
     *,
     issuer: str | None,
-    token_url: str,
+    token_url: str | None,
     environment: str,
     required: bool = False,
 ) -> None:
     """Raise ConfigurationError if a document says that it is for another issuer or environment than the source's.
 
-    With `required` it has to say both.
+    With `required` it has to say both. What is None is not compared.
     """
     if required and not (binding.environment and (binding.issuer or binding.token_url)):
         lacking = "environment" if binding.issuer or binding.token_url else "issuer"

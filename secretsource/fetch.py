@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .answer import Granted, Refusal, read_answer
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
 from .discovery import Discovery, Metadata, Target
-from .endpoint import check_binding, token_request
+from .endpoint import token_request
 from .errors import CredentialsRejected, IssuerUnavailable, SecretSourceError, TokenError
 from .events import CandidateRejected, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
 from .exchange import Answer
@@ -311,11 +311,5 @@ class _Round:
         failure.auth_method = self._metadata.auth_method
 
     def _check_binding(self, reading: Reading) -> None:
-        target = self._fetcher._target
-        check_binding(
-            reading.binding,
-            self._fetcher._credentials.name,
-            issuer=target.issuer,
-            token_url=self._metadata.token_url,
-            environment=target.environment,
-        )
+        fetcher = self._fetcher
+        fetcher._target.check_binding(reading.binding, fetcher._credentials.name, self._metadata.token_url)

@@ -24,7 +24,7 @@ from .backends import Backend
 from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant, checked_seconds
 from .credentials import ClientCredentials
 from .discovery import Target
-from .endpoint import IssuerProfile, check_binding
+from .endpoint import IssuerProfile
 from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
 from .events import (
     LOGGER,
@@ -248,14 +248,7 @@ class TokenSource:
                 denied_grace=denied_grace,
                 on_event=on_event,
                 clock=clock,
-                accept=lambda binding: check_binding(
-                    binding,
-                    self._credentials.name,
-                    issuer=target.issuer,
-                    token_url=target.token_url or binding.token_url or "",  # a discovered one is compared later
-                    environment=target.environment,
-                    required=target.require_binding,
-                ),
+                accept=lambda binding: target.check_binding(binding, self._credentials.name),
             )
         except SecretSourceError as error:
             failure = error.again()

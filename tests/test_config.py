@@ -303,6 +303,17 @@ def test_what_a_source_refuses_is_told_with_client_environment_and_file(tmp_path
     assert caught.value.__context__ is None
 
 
+def test_a_value_that_stands_in_the_reference_too_hides_no_other_error(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "[clients.billing-service]\naudience = 'billing-service'\nissuer = 'https://pos.example.com'\n"
+        "credentials = 'file:/etc/billing-service/pos.json?acces=strict'\n",
+    )
+    with pytest.raises(ConfigurationError, match="has no option 'acces'") as caught:
+        TokenSource.from_config("billing-service", path=path)
+    assert caught.value.hint == "Did you mean 'access'?"
+
+
 def test_a_reference_that_is_none_is_told_with_its_place(tmp_path: Path) -> None:
     error = refused(tmp_path, '[clients.pos]\ncredentials = "hunter2-hunter2"\n')
     assert "clients.pos.credentials cannot be used: not a reference to a secret: 15 characters" in error
@@ -391,6 +402,17 @@ def test_a_folder_above_that_others_may_write_is_refused_with_the_command_that_m
     folder.chmod(0o777)
     with pytest.raises(ConfigurationError, match=f"Run chmod go-w {folder}"):
         loaded(str(path))
+
+
+def test_a_link_in_a_folder_that_others_may_write_is_refused_as_well(tmp_path: Path) -> None:
+    """Who can exchange the link chooses which file decides where a secret is sent."""
+    path = written(tmp_path, "[defaults]\n")
+    folder = tmp_path / "open"
+    folder.mkdir()
+    (folder / "secretsource.toml").symlink_to(path)
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match=f"Run chmod go-w {folder}"):
+        located(folder / "secretsource.toml")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give a file away")

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from secretsource import (
     ClientCredentials,
     ConfigurationError,
     CredentialsRejected,
+    CredentialsSource,
     DeadlineExceeded,
     Document,
     InvalidTokenResponse,
@@ -30,15 +32,22 @@ from secretsource import (
     TokenRequestRefused,
     TokenSource,
 )
+from secretsource.answer import Granted
+from secretsource.clock import SYSTEM_CLOCK, Deadline
+from secretsource.discovery import Target
 from secretsource.events import (
     CandidateRejected,
     CandidateUsed,
     CircuitClosed,
     CircuitOpened,
     CredentialsChanged,
+    Emitter,
     RefreshFailed,
 )
+from secretsource.fetch import Fetcher
+from secretsource.flight import Flight, Flights
 from secretsource.testing import FakeIssuer, Fault, TickingClock, secret_file
+from secretsource.transport import Transport
 
 from .stores import CLIENT, A, B, C, D, Events, Store, eventually, in_threads
 
@@ -880,6 +889,25 @@ def test_a_document_for_another_issuer_is_refused_also_where_the_token_endpoint_
     program = Program(issuer, store, clock, issuer=issuer.url, token_url=None)
     with pytest.raises(ConfigurationError, match="nothing was sent"):
         program.source.token()
+    assert issuer.token_requests == 0
+
+
+def test_a_document_that_must_be_bound_and_is_not_ends_each_request_before_anything_is_sent(
+    issuer: FakeIssuer, store: Store
+) -> None:
+    """Also for credentials that were accepted elsewhere, as those of a program's own CredentialsSource."""
+    credentials = CredentialsSource("memory:pos", stores=store.stores)
+    target = replace(Target.of(issuer=issuer.url, token_url=None), require_binding=True)
+    fetcher = Fetcher(credentials, target, Transport(), Emitter(), SYSTEM_CLOCK)
+    identity = target.identity(credentials.name, None)
+
+    def body(flight: Flight[Granted]) -> Granted:
+        admitted = fetcher.admit(flight)
+        assert admitted is not None
+        return fetcher.fetch(identity, flight, admitted, patient=False)
+
+    with pytest.raises(ConfigurationError, match="does not say for which issuer"):
+        Flights[Granted]("token", Emitter()).run("token", body, Deadline(60.0))
     assert issuer.token_requests == 0
 
 

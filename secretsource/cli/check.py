@@ -20,7 +20,6 @@ from ..clock import SYSTEM_CLOCK, Deadline, checked_seconds
 from ..config import Settings, asked_environment
 from ..credentials import Document, Meaning, interpret
 from ..discovery import Discovery, Target
-from ..endpoint import check_binding
 from ..errors import ConfigurationError, SecretSourceError
 from ..events import Emitter
 from ..exchange import Answer, Outgoing
@@ -203,14 +202,7 @@ class _Walk:
             return
         target = target_of(settings)
         metadata = Discovery(target, self._transport, Emitter(), SYSTEM_CLOCK).metadata(self._deadline, patient=False)
-        check_binding(
-            meaning.binding,
-            str(reference),
-            issuer=target.issuer,
-            token_url=metadata.token_url,
-            environment=target.environment,
-            required=target.require_binding,
-        )
+        target.check_binding(meaning.binding, str(reference), metadata.token_url)
         how = "configured" if target.token_url else "discovered"
         bound = "bound to it by the document" if meaning.binding.issuer else "not bound by the document"
         found = f"token endpoint {metadata.token_url} ({how}), {metadata.auth_method}; {bound}"

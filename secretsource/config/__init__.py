@@ -122,11 +122,11 @@ class Settings:
         """The error with the place of what it is about; a value that may be a secret pasted by mistake is left out."""
         if self.file is None:
             return error.again()
-        text = str(error)
+        text, shown = str(error), f"{self} {self.get('credentials', '')}"
         for keys, setting in self.values.items():
             # Those three have been looked at: what is none of what they take was not let through.
             checked = keys[0] in ("credentials", "auth_method", "profile")
-            if not checked and any(piece in text for piece in pieces(setting.value)):
+            if not checked and any(piece in text and piece not in shown for piece in pieces(setting.value)):
                 place = setting.at.under(*keys)
                 return place.error("cannot be used (its value is not repeated here, in case it is a secret)", None)
         return ConfigurationError(f"{self}: {error.message}", hint=error.hint)
@@ -330,6 +330,8 @@ def loaded(file: str) -> Configuration:
 def _place(path: str) -> str:
     """The real path. The kubelet's folder of the moment (..2026_11_24_…) is left out: it goes at the next update."""
     real = os.path.realpath(path)
+    if real != path:
+        _read(path)  # each folder and link on the way there is judged, too: who may exchange one chooses the file
     folder, name = os.path.split(real)
     above = os.path.join(os.path.dirname(folder), name)
     return above if os.path.basename(folder).startswith("..") and os.path.lexists(above) else real
