@@ -92,7 +92,7 @@ class Fetcher:
             reading = self._credentials.reading_after(mark, flight.deadline, free=True)
         else:
             reading = self._credentials.reading(flight.deadline)
-        if self._circuit.open_for(reading.values) and (self._credentials.cheap or self._reads_while_open.take()):
+        if self._circuit.open_for(reading.values) and self._may_look_again(reading):
             reading = self._credentials.reading_after(mark, flight.deadline, free=True)
         if not self._circuit.open_for(reading.values):
             self._close_circuit(flight)  # other values than those that were rejected
@@ -102,6 +102,10 @@ class Fetcher:
             return None
         candidates = self._candidates.of(reading)
         return Admitted(reading, candidates[turn % len(candidates)])
+
+    def _may_look_again(self, reading: Reading) -> bool:
+        """Whether the store is read while the circuit is open. A lease is other each time, which says nothing."""
+        return self._credentials.cheap or (not reading.leased and self._reads_while_open.take())
 
     def fetch(
         self,
@@ -209,7 +213,7 @@ class _Round:
                 refusal = outcome
             # Between two requests the issuer may have gone over to one that it had rejected: once more, then.
             lockout = fetcher._target.profile.lockout
-            crossed = first_pass and len(rejected) > 1 and not lockout
+            crossed = first_pass and len(rejected) > 1 and not lockout and not reading.leased
             may_be_behind = fetcher._credentials.may_be_behind and not lockout
             now = fetcher._clock.monotonic()
             again = crossed or worth_another_pass(reading, now, may_be_behind=may_be_behind)

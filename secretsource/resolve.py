@@ -38,7 +38,8 @@ class Reading(NamedTuple):
     """One good read. Times are monotonic seconds.
 
     `ticket` is that of its flight, `began` when that began, `due` when the next read is. `values` is a fingerprint of
-    all candidates, `changed` when they last became others (None: never since the first read).
+    all candidates, `changed` when they last became others (None: never since the first read). `leased`: the store made
+    them for this read, and makes others for the next.
     """
 
     credentials: ClientCredentials
@@ -49,6 +50,7 @@ class Reading(NamedTuple):
     due: float
     values: bytes
     changed: float | None
+    leased: bool = False
 
 
 class _Trouble(NamedTuple):
@@ -195,6 +197,8 @@ class CredentialsSource:
         kept = self._kept
         if kept is not None and kept.ticket > mark and (kept.fresh or self.cheap):
             return kept
+        if kept is not None and kept.leased:
+            free = False  # other values are no news: each read brings some, and costs the store a lease
         if kept is not None and not (free or self.cheap or self._budget.take()):
             return kept
         while True:
@@ -203,7 +207,7 @@ class CredentialsSource:
             # Once more after a read that was under way and is not a fresh one; not if the store gave nothing new.
             if reading.fresh or self.cheap or reading is known:
                 break
-        if kept is not None and reading.values != kept.values and not (free or self.cheap):
+        if kept is not None and reading.values != kept.values and not (free or self.cheap or kept.leased):
             self._budget.give_back()
         return reading
 
@@ -243,7 +247,8 @@ class CredentialsSource:
             versions = old.credentials.version, meaning.credentials.version
             flight.events.append(CredentialsChanged(self.name, *versions))
         due = self._due(began, valid_for)
-        kept = Reading(meaning.credentials, meaning.binding, flight.ticket, fresh, began, due, values, changed)
+        leased = valid_for is not None
+        kept = Reading(meaning.credentials, meaning.binding, flight.ticket, fresh, began, due, values, changed, leased)
         self._kept, self._trouble = kept, None
         return kept
 

@@ -97,8 +97,11 @@ class Candidates:
 def worth_another_pass(reading: Reading, now: float, *, may_be_behind: bool) -> bool:
     """Whether all candidates may be asked again: a change is under way, or came less than a minute ago.
 
-    `may_be_behind`: one may be under way unseen, since the store may still give what was there before.
+    `may_be_behind`: one may be under way unseen, since the store may still give what was there before. What is leased
+    is other at each read, which says nothing.
     """
+    if reading.leased:
+        return False
     changed_recently = reading.changed is not None and now - reading.changed < RECENTLY
     return may_be_behind or changed_recently or reading.credentials.pending is not None
 

@@ -320,6 +320,26 @@ def test_a_store_that_may_be_behind_sends_a_wrong_secret_four_times_and_where_th
         assert program.statuses() == [401] * requests
 
 
+def test_leased_credentials_that_are_rejected_are_not_leased_again_and_again(issuer: FakeIssuer, clock: Clock) -> None:
+    """A store that makes a new pair at each read, as a dynamic engine does, and an issuer that takes none of them."""
+    store = Store(ttl=300.0)
+    store.eventually_consistent = True
+    pairs = (Document({"client_id": CLIENT, "client_secret": f"{D}-{n}"}, valid_for=3600) for n in itertools.count())
+    reading = store.read
+
+    def lease(*arguments: Any, **options: Any) -> Document:
+        store.document = next(pairs)
+        return reading(*arguments, **options)
+
+    store.read = lease  # type: ignore[method-assign]
+    program = Program(issuer, store, clock)
+    for _ in range(60):
+        program.fail()
+        clock.tick(1.0)
+    assert len(store.reads) == 2, "the first, and one after the rejection"
+    assert len(program.statuses()) < 10
+
+
 @pytest.mark.parametrize("where", ["store", "issuer"])
 def test_what_comes_between_two_passes_is_found(issuer: FakeIssuer, clock: Clock, where: str) -> None:
     store = Store()
