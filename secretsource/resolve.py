@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from .backends import Backend, backend_for
 from .clock import SYSTEM_CLOCK, Clock, Deadline, checked_seconds
@@ -23,7 +24,16 @@ from .errors import (
     SecretNotFound,
     SecretSourceError,
 )
-from .events import CredentialsChanged, CredentialsDropped, CredentialsRecovered, CredentialsStale, Emitter, Event, Hook
+from .events import (
+    CandidateUnfit,
+    CredentialsChanged,
+    CredentialsDropped,
+    CredentialsRecovered,
+    CredentialsStale,
+    Emitter,
+    Event,
+    Hook,
+)
 from .flight import Flight, Flights, ticket
 from .reference import SecretReference
 from .secret import Fingerprints, Secret
@@ -31,6 +41,7 @@ from .secret import Fingerprints, Secret
 __all__ = ["Budget", "CredentialsSource", "Reading", "credentials_source"]
 
 _ASK_AGAIN_AFTER = 1.0
+_LONGEST_PAUSE = 30.0
 _TTL_SPREAD = 0.1
 
 
@@ -231,12 +242,15 @@ class CredentialsSource:
         flight.phase = f"reading {self.name}"
         began = self._clock.monotonic()
         fresh = fresh or (self._kept is not None and self._kept.ticket <= self._reloaded)
-        meaning, valid_for, failure = self._outcome(fresh, flight.deadline.left())
+        left = flight.deadline.left()
+        # Where there is something to fall back to, a store that hangs must leave time to get a token with it.
+        meaning, valid_for, failure = self._outcome(fresh, left if self._kept is None else left / 3)
         if meaning is None:
             assert failure is not None
-            return self._after_failure(failure, flight.events)
+            return self._after_failure(failure, self._clock.monotonic() - began, flight.events)
         if self._accept is not None:
             self._accept(meaning.binding)  # what it refuses does not take the place of what was good
+        meaning = self._without_strangers(meaning, flight.events)
         old = self._kept
         if self._trouble is not None and old is not None:
             flight.events.append(CredentialsRecovered(self.name))
@@ -251,6 +265,23 @@ class CredentialsSource:
         kept = Reading(meaning.credentials, meaning.binding, flight.ticket, fresh, began, due, values, changed, leased)
         self._kept, self._trouble = kept, None
         return kept
+
+    def _without_strangers(self, meaning: Meaning, events: list[Event]) -> Meaning:
+        """Leave out the candidates whose own documents are for somebody else."""
+        for kind, binding in meaning.apart.items():
+            # A token endpoint that is discovered is not known here: only the one of the current document is compared.
+            stranger = binding.issuer is None and binding.token_url not in (None, meaning.binding.token_url)
+            reason = "it is bound to another token_url" if stranger else ""
+            try:
+                if self._accept is not None and binding != meaning.binding:
+                    self._accept(binding)
+            except ConfigurationError as error:
+                reason = error.message
+            if reason:
+                events.append(CandidateUnfit(self.name, kind, reason))
+                without: dict[str, Any] = {kind: None}
+                meaning = meaning._replace(credentials=replace(meaning.credentials, **without))
+        return meaning
 
     def _outcome(self, fresh: bool, timeout: float) -> tuple[Meaning | None, float | None, SecretSourceError | None]:
         try:
@@ -291,24 +322,24 @@ class CredentialsSource:
 
     def _due(self, began: float, valid_for: float | None) -> float:
         spread = random.uniform(1 - _TTL_SPREAD, 1 + _TTL_SPREAD)
-        times = [] if self._ttl is None else [self._ttl * spread]
         if valid_for is not None:
-            times.append(valid_for * min(spread, 1.0))  # a lease is not stretched
-        return began + min(times) if times else float("inf")
+            return began + valid_for * min(spread, 1.0)  # a lease is not stretched
+        return began + (float("inf") if self._ttl is None else self._ttl * spread)
 
     def _values(self, credentials: ClientCredentials) -> bytes:
         none = Secret("")
         pending, previous = (one.client_secret if one else none for one in (credentials.pending, credentials.previous))
         return self._fingerprints.of(Secret(credentials.client_id), credentials.client_secret, pending, previous)
 
-    def _after_failure(self, failure: SecretSourceError, events: list[Event]) -> Reading:
-        """The last good read, if that may still serve; else the failure is raised."""
+    def _after_failure(self, failure: SecretSourceError, took: float, events: list[Event]) -> Reading:
+        """The last good read, if that may still serve; else the failure is raised. `took`: seconds of the read."""
         now, kept = self._clock.monotonic(), self._kept
         denied_since = None if self._trouble is None else self._trouble.denied_since
         if denied_since is None and isinstance(failure, (AccessDenied, SecretNotFound)):
             denied_since = now  # a store that is down in between does not take the denial back
         since = now if self._trouble is None else self._trouble.since
-        self._trouble = _Trouble(failure, now + _ASK_AGAIN_AFTER, since, denied_since)
+        pause = min(max(_ASK_AGAIN_AFTER, 3 * took), _LONGEST_PAUSE)  # each call waits for a store that hangs
+        self._trouble = _Trouble(failure, now + pause, since, denied_since)
         if kept is None:
             raise failure.again()
         ends = since + self._max_stale if denied_since is None else denied_since + self._denied_grace

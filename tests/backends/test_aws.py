@@ -410,7 +410,7 @@ def test_fifty_threads_make_one_client(moto: Moto) -> None:
     reference, backend = f"aws://{moto.create(DOCUMENT)}", moto.backend()
     found = in_threads(50, lambda: read(backend, reference).version)
     assert len(set(found)) == 1, found
-    assert len(backend._clients.get()._clients) == 1
+    assert len(backend._clients.get()._made.clients) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -472,10 +472,9 @@ def test_the_environment_leads_to_no_endpoint_no_proxy_and_no_key_log(
         monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
         assert revealed(read(aws.backend(), "aws://prod/pos").text) == "here"
         bare = AwsBackend(session=session(), attempts=1)
-        bare._clients.get()._client(REGION, Deadline(20.0))  # no request: the endpoint is what matters
-        assert (
-            bare._clients.get()._clients[REGION].meta.endpoint_url == f"https://secretsmanager.{REGION}.amazonaws.com"
-        )
+        client = bare._clients.get().client(REGION, Deadline(20.0), Deadline(20.0))
+        # No request: the endpoint is what matters.
+        assert client.meta.endpoint_url == f"https://secretsmanager.{REGION}.amazonaws.com"
         assert other.asked == []
 
 

@@ -95,7 +95,9 @@ def test_each_code_of_aws_has_its_class_and_a_way_out(
     [
         (HTML, MalformedSecret, False),
         (Answer(502, {"Content-Type": "text/html"}, f"<html>{CANARY}".encode()), BackendUnavailable, True),
-        (Answer(403, {}, f"<html>{CANARY}".encode()), AccessDenied, False),
+        (Answer(403, {}, f"<html>{CANARY}".encode()), BackendUnavailable, True),
+        (Answer(403, {"Content-Type": "application/json"}, b'{"message": "Forbidden"}'), BackendUnavailable, True),
+        (Answer(404, {}, f"<html>{CANARY}".encode()), BackendUnavailable, False),
         (Answer(302, {"Location": "https://elsewhere.example"}, b""), BackendUnavailable, False),
         (given({}), MalformedSecret, False),
         (given(value(CANARY, VersionId=None)), MalformedSecret, False),

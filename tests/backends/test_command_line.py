@@ -171,7 +171,7 @@ def test_a_document_of_another_environment_is_not_used_and_not_overwritten(
         ("{mount}1/production/pos", "KV version 1: add ?kv=1"),
         ("{mount}/production/pos?kv=1", "KV version 2: leave kv=1 out"),
         ("{mount}/elsewhere/pos", "policy needs read on the path {mount}/data/elsewhere/pos"),
-        ("team/{mount}/production/pos", "?mount=team/{mount}"),
+        ("{mount}-x/team/a/production/pos", "?mount={mount}-x/team/a"),
         ("{mount}/production/pos?version=9", "no such version"),
     ],
 )
@@ -181,10 +181,10 @@ def test_check_has_a_hint_for_the_mistakes_of_the_first_hour(
     mount = f"{corner.name}-kv"
     desk = in_vault(corner, issuer, f"vault://{path.format(mount=mount)}")
     corner.kv1(f"{mount}1")
-    corner.kv(f"team/{mount}")
+    corner.kv(f"{mount}-x/team/a")
     corner.policy(
         f"{mount}/data/production/*", f"{mount}/data/data/production/*", f"{mount}/production/*",
-        f"{mount}1/production/*", f"{mount}1/data/production/*", f"team/{mount}/data/production/*",
+        f"{mount}1/production/*", f"{mount}1/data/production/*", f"{mount}-x/team/a/data/production/*",
     )  # fmt: skip
     corner.secret(mount, "production/pos", CANARY, issuer=issuer.url, environment="production")
     status, found = desk.checked("pos")["secret"]

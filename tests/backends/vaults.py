@@ -1,4 +1,4 @@
-"""What the tests of the Vault backend share: a Vault that answers by a script, canaries, and a look into every error."""
+"""What the tests of the Vault backend share: a Vault that answers by a script, canaries, a look into every error."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def secret(client_secret: str = CLIENT_SECRET, version: int = 1, **fields: Any) 
 
 
 def login(token: str = TOKEN, **auth: Any) -> Answer:
-    return answer(
-        {"auth": {"client_token": token, "lease_duration": 3600, "renewable": True, "num_uses": 0, **auth}}
-    )
+    return answer({"auth": {"client_token": token, "lease_duration": 3600, "renewable": True, "num_uses": 0, **auth}})
 
 
 def errors(status: int, *texts: str, fault: Fault | None = None, **headers: str) -> Answer:
@@ -189,7 +187,10 @@ def reprs_of(backend: VaultBackend) -> str:
         if any(one is other for other in found):
             continue
         found.append(one)
-        names = [*getattr(one, "__dict__", {}), *(n for kind in type(one).__mro__ for n in getattr(kind, "__slots__", ()))]
+        names = [
+            *getattr(one, "__dict__", {}),
+            *(n for kind in type(one).__mro__ for n in getattr(kind, "__slots__", ())),
+        ]
         values = [getattr(one, name, None) for name in names if isinstance(name, str)]
         if isinstance(one, (dict, list, tuple)):
             values += one.values() if isinstance(one, dict) else one

@@ -20,6 +20,7 @@ from ...reference import SecretReference
 from ...urls import check_url
 from .. import Backend, Stored, backend_for
 from ..formats import Origin
+from .answers import error_of
 from .kv import Place, deleted, document_of, place_of, reading, writing
 from .logins import (
     LOGINS,
@@ -57,9 +58,9 @@ class VaultBackend:
 
     `auth` is how it logs in; `namespace` that of the secrets, `auth_namespace` that of the login, if it is another.
     `ca_file` are the authorities it trusts instead of the system's, `client_cert` a PEM file or a pair of them.
-    `timeout` bounds one visit (login, read and repeats) in seconds. `stores` are those that references in `auth` may
-    name. `client` is an hvac.Client that is logged in: its address, namespace and certificates are used, and the token
-    that it has at each visit; its session is not, and it is left open.
+    `timeout` bounds one visit (login, read and repeats) in seconds, by default 5. `stores` are those that references in
+    `auth` may name. `client` is an hvac.Client that is logged in: its address, namespace and certificates are used, and
+    the token that it has at each visit; its session is not, and it is left open.
     """
 
     options = frozenset({"mount", "version", "kv"})
@@ -78,7 +79,7 @@ class VaultBackend:
         client_cert: str | tuple[str, str] | None = None,
         proxy: str | None = None,
         plain_http: Iterable[str] = (),
-        timeout: float = 5.0,
+        timeout: float | None = None,
         client: Any = None,
         stores: Mapping[str, Backend] | None = None,
     ) -> None:
@@ -93,7 +94,7 @@ class VaultBackend:
             "client_cert": client_cert,
             "proxy": proxy,
             "plain_http": (plain_http,) if isinstance(plain_http, str) else tuple(plain_http),
-            "timeout": checked_seconds("timeout", timeout),
+            "timeout": None if timeout is None else checked_seconds("timeout", timeout),
         }
         if client is not None:
             given |= _of_client(client, given)
@@ -117,13 +118,13 @@ class VaultBackend:
     def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
         """The document, read from Vault. Raises BackendError; a 403 is one only after a new login.
 
-        `fresh` makes no difference: nothing is kept here.
+        `fresh` makes no difference: nothing that is read is kept here.
         """
-        place = place_of(reference)
-        visit = self._visit(reference, timeout)
-        if place.kind == "auto":
-            place = visit.found(place)
+        named, visit = place_of(reference), self._visit(reference, timeout)
+        place = visit.found(named) if named.kind == "auto" else named
         reply = visit.ask(reading(place))
+        if named.kind == "auto" and reply.status in (403, 404) and (new := visit.found(named, anew=True)) != place:
+            place, reply = new, visit.ask(reading(new))  # the mount was exchanged, or has got versions
         if not reply.good:
             raise deleted(reply, visit.origin) or visit.refusal(reply)
         return document_of(reply, place, visit.origin)
@@ -133,7 +134,8 @@ class VaultBackend:
         visit, place = self._to_write(reference, timeout)
         reply = visit.ask(reading(place))
         metadata = reply.mapping("data", "metadata")
-        if reply.status == 404:  # nothing yet, or a deleted version, after which the numbers go on
+        if reply.status == 404 and not reply.foreign:
+            # Nothing yet, or a deleted version, after which the numbers go on.
             number = None if metadata is None else metadata.get("version")
             return Stored({}, None if number is None else str(number))
         if not reply.good:
@@ -151,12 +153,11 @@ class VaultBackend:
         visit, place = self._to_write(reference, timeout)
         reply = visit.ask(writing(place, fields, int(version or 0)), repeated=False)
         if reply.status == 400 and "check-and-set parameter did not match" in reply.says:
-            raise visit.origin.error(
-                BackendUnavailable, "was changed by somebody else meanwhile", "Read it again, and decide again"
-            )
+            what = "was changed by somebody else meanwhile"
+            raise error_of(BackendUnavailable, reply, visit.origin, what, "Read it again, and decide again")
         number = (reply.mapping("data") or {}).get("version")
         if not reply.good or not isinstance(number, int):
-            raise visit.refusal(reply)
+            raise visit.refusal(reply, needs="create and update")
         visit.await_version(place, number)
         return str(number)
 
@@ -181,22 +182,24 @@ class VaultBackend:
     def _opened(self) -> Vault:
         given = self._given
         if given["address"] is None:
-            given = _checked({**given, **settings(os.environ, self._prefixes)})
+            found = settings(self._prefixes)  # where the code says nothing
+            given = _checked({**given, **{name: value for name, value in found.items() if given[name] is None}})
         return Vault(given, self._stores)
 
     def _check_ring(self, reference: SecretReference) -> None:
-        """Raise ConfigurationError where the way to log in leads back to this store."""
-        waiting: list[tuple[Any, tuple[str, ...]]] = [(self, (reference.store,))]
+        """Raise ConfigurationError where the way to log in leads back to a store that is on it already."""
+        waiting: list[tuple[tuple[Any, ...], tuple[str, ...]]] = [((self,), (reference.store,))]
         while waiting:
-            backend, way = waiting.pop()
-            for needed in getattr(backend, "login_references", ()):
-                other, on = backend_for(needed, backend._stores), (*way, needed.store)
-                if other is self or len(on) > 20:
+            met, way = waiting.pop()
+            for needed in getattr(met[-1], "login_references", ()):
+                other, on = backend_for(needed, getattr(met[-1], "_stores", None)), (*way, needed.store)
+                back = next((place for place, one in enumerate(met) if one is other), None)
+                if back is not None:
                     raise ConfigurationError(
-                        f"to log in, the store {reference.store!r} needs itself: {' → '.join(on)}",
+                        f"to log in, the store {way[back]!r} needs itself: {' → '.join(on[back:])}",
                         hint="Keep what it logs in with in another store, such as a file",
                     )
-                waiting.append((other, on))
+                waiting.append(((*met, other), on))
 
 
 class BaoBackend(VaultBackend):

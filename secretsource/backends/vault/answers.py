@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ...errors import (
     AccessDenied,
@@ -19,15 +19,19 @@ from ...errors import (
     SecretNotFound,
     SecretSourceError,
 )
-from ...exchange import Answer
+from ...exchange import Answer, Outgoing
 from ...secret import Secret
 from ..formats import Origin, wrapped
 
-__all__ = ["NOT_IT", "Action", "Reply", "failure", "is_transient", "read_answer", "text_of"]
+__all__ = ["NOT_IT", "Action", "Reply", "error_of", "failure", "is_transient", "read_answer", "text_of"]
 
-Action = Callable[[Any], Answer]
-"""Makes one request with the hvac client that it is given, and returns what that returns."""
+Action = Callable[[Any], Outgoing]
+"""Makes one request with the hvac client that it is given, which does not send it, and returns what that returns."""
 
+E = TypeVar("E", bound=BackendError)
+
+# What Vault answers so has its list of errors.
+_SAID_BY_ERRORS = frozenset({400, 401, 403, 404, 407})
 _TRANSIENT = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
 _LONGEST_RETRY_AFTER = 300.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
@@ -84,6 +88,11 @@ class Reply(NamedTuple):
     def good(self) -> bool:
         return self.status == 200 and self.fault is None
 
+    @property
+    def refuses(self) -> bool:
+        """Whether Vault itself refuses it."""
+        return self.status == 403 and not self.foreign
+
     def mapping(self, *path: str) -> Mapping[str, Any] | None:
         """The mapping at this path, None where there is none."""
         found: Any = self.members
@@ -102,7 +111,7 @@ def read_answer(answer: Answer) -> Reply:
         wrapped(members),
         fault,
         "html" in answer.headers.get("content-type", "")
-        or (answer.status in (400, 401, 403, 404, 407) and not {"errors", "data"} & members.keys()),
+        or (answer.status in _SAID_BY_ERRORS and not {"errors", "data"} & members.keys()),
         frozenset(phrase for phrase in _PHRASES if any(phrase in text for text in texts)),
         _seconds(answer.headers.get("retry-after", "")),
         request_id if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) else None,
@@ -119,24 +128,27 @@ def failure(reply: Reply, origin: Origin, address: str, hint: str | None = None)
     status = reply.status
     if reply.foreign:
         hint = f"What came back is not like Vault: is it Vault that answers at {address}, or a proxy in the way?"
+        if status in _SAID_BY_ERRORS:  # which tells nothing about the secret, and takes nothing away
+            what = f"cannot be read: something before Vault answers ({status})"
+            return error_of(BackendUnavailable, reply, origin, what, hint)
     if status == 403:
-        return _error(AccessDenied, reply, origin, "is refused (403)", hint or "Which policy has the token?")
+        return error_of(AccessDenied, reply, origin, "is refused (403)", hint or "Which policy has the token?")
     if status == 404:
-        return _error(SecretNotFound, reply, origin, "was not found (404)", hint or "Correct the reference")
+        return error_of(SecretNotFound, reply, origin, "was not found (404)", hint or "Correct the reference")
     if status in _UNAVAILABLE or (status >= 500 and status not in (501, 505)):
         what, usual = _UNAVAILABLE.get(status, ("is out of order", "Its own log says why"))
         if "sealed" in reply.says:
             what, usual = "is sealed", "Its operator unseals it; until then it gives nothing"
         if "is not initialized" in reply.says:
             what, usual = "is not initialized", "Its operator runs the init command"
-        error = _error(
+        error = error_of(
             BackendUnavailable, reply, origin, f"cannot be read: Vault at {address} {what} ({status})", hint or usual
         )
         error.retry_after = reply.retry_after
         return error
     if 200 <= status < 300:
         fault = reply.fault or f"has the status {status} and no content"
-        return _error(
+        return error_of(
             MalformedSecret, reply, origin, f"cannot be read: the answer of {address} {fault}", hint or NOT_IT
         )
     what = (
@@ -152,7 +164,8 @@ def failure(reply: Reply, origin: Origin, address: str, hint: str | None = None)
     )
 
 
-def _error(kind: type[BackendError], reply: Reply, origin: Origin, what: str, hint: str) -> BackendError:
+def error_of(kind: type[E], reply: Reply, origin: Origin, what: str, hint: str) -> E:
+    """An error with the facts of this reply."""
     error = origin.error(kind, what, hint)
     error.status, error.request_id = reply.status, reply.request_id
     return error

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ...credentials import Document
-from ...errors import BackendError, ConfigurationError, MalformedSecret, SecretNotFound
+from ...errors import ConfigurationError, MalformedSecret, SecretNotFound
 from ...reference import SecretReference
 from ...secret import Secret
 from ..formats import Origin, revealed
 from ..walk import version_of
-from .answers import Action, Reply, text_of
+from .answers import Action, Reply, error_of, text_of
 from .logins import mount_path
 
 __all__ = [
@@ -61,7 +61,7 @@ def place_of(reference: SecretReference, mounted: Mounted | None = None) -> Plac
         mount = mount_path(mount)
     if any(part in ("", ".", "..") or "/" in part for part in reference.segments):  # one that was not parsed
         raise ConfigurationError(f"{reference} leads out of its mount", hint="Write the path without '.' and '..'")
-    whole = "/".join([*([mount] if mount else []), *reference.segments])
+    whole = _whole(reference)
     if kind == "auto":
         if mounted is None:
             return Place(mount or reference.segments[0], whole, "auto", None)
@@ -106,8 +106,12 @@ def writing(place: Place, fields: Mapping[str, Any], cas: int) -> Action:
 
 def preflight(reference: SecretReference) -> Action:
     """Asks which engine is mounted on the way to this path; Vault answers whoever may do something below it."""
-    place = "/".join([*([reference.option("mount") or ""] if reference.option("mount") else []), *reference.segments])
-    return lambda client: client.adapter.get(f"/v1/sys/internal/ui/mounts/{quote(place)}")
+    return lambda client: client.adapter.get(f"/v1/sys/internal/ui/mounts/{quote(_whole(reference))}")
+
+
+def _whole(reference: SecretReference) -> str:
+    mount = reference.option("mount")
+    return "/".join([*([] if mount is None else [mount_path(mount)]), *reference.segments])
 
 
 def mounted_in(reply: Reply) -> Mounted | None:
@@ -126,20 +130,20 @@ def document_of(reply: Reply, place: Place, origin: Origin) -> Document:
     data = reply.mapping("data")
     if place.kind != "2":
         if data is None:
-            raise _malformed(reply, origin, "has no data in it", "Is it the path of a secret, and kv= right?")
-        lease = reply.members.get("lease_duration")
-        version = text_of(reply.members.get("lease_id"))
+            raise error_of(
+                MalformedSecret, reply, origin, "has no data in it", "Is it the path of a secret, and kv= right?"
+            )
+        lease = text_of(reply.members.get("lease_id")) if place.kind == "raw" else None
         return Document(
             data,
-            version=version_of(*_flat(Document(data).fields))
-            if version is None or place.kind == "1"
-            else version_of(version),
-            valid_for=None if place.kind == "1" else _validity(lease, data),
+            version=version_of(*_flat(Document(data).fields) if lease is None else [lease]),
+            valid_for=_validity(reply.members.get("lease_duration") if lease is not None else None, data, place),
         )
     fields, metadata = reply.mapping("data", "data"), reply.mapping("data", "metadata")
     number = None if metadata is None else metadata.get("version")
     if fields is None or metadata is None or not isinstance(number, int) or isinstance(number, bool):
-        raise _malformed(
+        raise error_of(
+            MalformedSecret,
             reply,
             origin,
             "is not what KV version 2 answers",
@@ -163,15 +167,16 @@ def deleted(reply: Reply, origin: Origin) -> SecretNotFound | None:
         at = _moment(text_of(metadata.get("deletion_time")))
         when = f" on {at:%Y-%m-%d %H:%M} UTC" if at else ""
         what, hint = f"was deleted: {version}{when}", "Run vault kv undelete for that version, or write it anew"
-    error = origin.error(SecretNotFound, what, hint)
-    error.status, error.request_id = reply.status, reply.request_id
-    return error
+    return error_of(SecretNotFound, reply, origin, what, hint)
 
 
-def advice(reference: SecretReference, mounted: Mounted | None, status: int) -> str:
-    """What may be wrong with a reference at which nothing is, or that is refused: the mistakes of the first hour."""
+def advice(reference: SecretReference, mounted: Mounted | None, status: int, needs: str) -> str:
+    """What may be wrong with a reference at which nothing is, or that is refused: the mistakes of the first hour.
+
+    `needs`: the capabilities that were.
+    """
     place = place_of(reference, mounted)
-    usual = "The token's policy needs read on the path" if status == 403 else "Nothing is at that path"
+    usual = f"The token's policy needs {needs} on the path" if status == 403 else "Nothing is at that path"
     if mounted is None:
         where = f" {_policy(place)}" if place.kind in ("1", "2") else ""
         return (
@@ -208,10 +213,15 @@ def _number(version: str, reference: SecretReference) -> int:
     return int(version)
 
 
-def _validity(lease: object, data: Mapping[str, Any]) -> float | None:
-    """Seconds for which a lease may be used, less a share, so that it is read anew before its end."""
-    given = [value for value in (lease, data.get("ttl")) if isinstance(value, (int, float)) and value > 0]
-    return min([*given, _LONGEST_RAW]) * _LEASE_SHARE if given else None
+def _validity(lease: object, data: Mapping[str, Any], place: Place) -> float | None:
+    """Seconds for which a lease may be used, less a share, so that it is read anew before its end.
+
+    A static role has no lease and says in `ttl` when it is changed next; then it is looked at all the same.
+    """
+    ends = [each for each in (lease, data.get("ttl")) if isinstance(each, (int, float)) and each > 0]
+    if place.kind != "raw" or not ends:
+        return None
+    return min(ends if lease else [*ends, _LONGEST_RAW]) * _LEASE_SHARE
 
 
 def _moment(text: Secret | None) -> datetime | None:
@@ -228,9 +238,3 @@ def _flat(tree: Mapping[str, Any]) -> Iterator[Secret]:
             yield from _flat(value)
         else:
             yield value if isinstance(value, Secret) else Secret(str(value))
-
-
-def _malformed(reply: Reply, origin: Origin, what: str, hint: str) -> BackendError:
-    error = origin.error(MalformedSecret, what, hint)
-    error.status, error.request_id = reply.status, reply.request_id
-    return error

@@ -6,7 +6,6 @@ write one; such a file is read at the access level `mounted`.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -18,9 +17,9 @@ from ...errors import AccessDenied, BackendError, ConfigurationError, MalformedS
 from ...reference import SecretReference
 from ...secret import Secret
 from .. import Backend, backend_for
-from ..formats import Origin
+from ..formats import Origin, parse
 from ..walk import read_text
-from .answers import Action, Reply, text_of
+from .answers import NOT_IT, Action, Reply, error_of, text_of
 
 __all__ = [
     "LOGINS",
@@ -68,8 +67,11 @@ class Desk(NamedTuple):
     def secret(self, given: SecretReference | str) -> Secret:
         """The one text at a reference, or in a file whose path is given."""
         if isinstance(given, str):
-            text = read_text(given, level="mounted", reference=self.origin.reference, called=f"the file {given}")
-            return _without_line_end(text)
+            called = f"the file {given}"
+            text = read_text(given, level="mounted", reference=self.origin.reference, called=called)
+            parsed = parse(text, "text", Origin(self.origin.reference, called))
+            assert isinstance(parsed, Secret)
+            return parsed
         backend = backend_for(given, self.stores)
         document = backend.read(given, fresh=True, timeout=self.deadline.left())
         if document.text is None and (given.fields is None or given.fields.id is not None):
@@ -93,18 +95,16 @@ class Desk(NamedTuple):
         """The error for an answer without what a login needs."""
         if not reply.good:
             return self.refused(what, hint, reply)
-        error = self.origin.error(
-            MalformedSecret, f"cannot be read: the answer to {what} is not one of Vault's", "Is it Vault that answers?"
+        return error_of(
+            MalformedSecret, reply, self.origin, f"cannot be read: the answer to {what} is not one of Vault's", NOT_IT
         )
-        error.status, error.request_id = reply.status, reply.request_id
-        return error
 
     def refused(self, what: str, hint: str, reply: Reply) -> AccessDenied:
         if "namespace not found" in reply.says:
             hint = NO_NAMESPACE
-        error = self.origin.error(AccessDenied, f"cannot be read: Vault refuses {what} ({reply.status})", hint)
-        error.status, error.request_id = reply.status, reply.request_id
-        return error
+        return error_of(
+            AccessDenied, reply, self.origin, f"cannot be read: Vault refuses {what} ({reply.status})", hint
+        )
 
 
 def _one_text(document: Document, reference: SecretReference) -> Secret:
@@ -317,7 +317,7 @@ class AwsIam(_Login):
         reply = desk.ask(
             lambda client: client.adapter.post(
                 f"/v1/auth/{self._mount}/login",
-                json={"role": self._role, **signed_identity(self._region, self._server_id)},
+                json={"role": self._role, **signed_identity(self._region, self._server_id, desk.deadline)},
             ),
             None,
         )
@@ -434,13 +434,3 @@ def _place(given: str | SecretReference | os.PathLike[str], name: str) -> Secret
     if isinstance(given, str) and given.startswith("/"):
         return given
     return _reference(given, name)
-
-
-def _without_line_end(text: Secret) -> Secret:
-    plain = text.reveal()
-    return Secret(plain.removesuffix("\n").removesuffix("\r") if plain.endswith("\n") else plain)
-
-
-def nearest_login(name: str) -> str | None:
-    """The known method that is spelt most like this one."""
-    return next(iter(difflib.get_close_matches(name, LOGINS, n=1)), None)

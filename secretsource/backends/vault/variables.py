@@ -6,7 +6,6 @@ Read by us and not by hvac, which knows half of them and picks a developer's tok
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,14 +18,15 @@ _OFF = ("", "0", "f", "false")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def settings(environ: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, Any]:
+def settings(prefixes: tuple[str, ...]) -> dict[str, Any]:
     """The arguments of a VaultBackend, by the first of the prefixes that has each. Raises ConfigurationError."""
-    return _Variables(environ, prefixes).settings()
+    return _Variables(prefixes).settings()
 
 
 class _Variables:
-    def __init__(self, environ: Mapping[str, str], prefixes: tuple[str, ...]) -> None:
-        self._environ, self._prefixes = environ, prefixes
+    def __init__(self, prefixes: tuple[str, ...]) -> None:
+        # Never a local of a frame, where a traceback would show all of it.
+        self._environ, self._prefixes = os.environ, prefixes
 
     def settings(self) -> dict[str, Any]:
         for name, instead in (

@@ -1,7 +1,8 @@
 """The one way to Vault: hvac says what goes where, and our own transport sends it.
 
-hvac's client is given an adapter of ours, so that no redirect is followed, no .netrc and no environment is read, TLS is
-verified as everywhere else, answers have a limit, a drip ends at the deadline, and status and headers are kept.
+hvac's client is given an adapter of ours that only builds the request. So no redirect is followed, no .netrc and no
+environment is read, TLS is verified as everywhere else, answers have a limit, a drip ends at the deadline, status and
+headers are kept, and no frame of hvac holds a secret while something is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hvac.adapters import Adapter
 
 from ...clock import Deadline
 from ...errors import BackendUnavailable, MalformedSecret, SecretSourceError
-from ...exchange import Answer, Outgoing
+from ...exchange import Outgoing
 from ...secret import Secret
 from ...transport import Transport
 from .answers import Action, Reply, read_answer
@@ -39,34 +40,37 @@ def call(
     deadline: Deadline,
 ) -> Reply:
     """The answer to one request, whatever its status. Raises BackendUnavailable, MalformedSecret, DeadlineExceeded."""
-    adapter = _Adapter(address, transport, token, namespace, deadline)
+    return read_answer(transport.send(_outgoing(action, _Adapter(address, token, namespace)), deadline, phase="Vault"))
+
+
+def _outgoing(action: Action, adapter: _Adapter) -> Outgoing:
+    """What hvac would send. Its frames, which hold that in clear text, end here."""
+    # With a token given, if only an empty one, hvac looks for none in the environment or the home directory.
+    client = hvac.Client(url=adapter.address, token="", adapter=lambda **_: adapter)
     failure: SecretSourceError
     try:
-        # With a token given, if only an empty one, hvac looks for none in the environment or the home directory.
-        return read_answer(action(hvac.Client(url=address, token="", adapter=lambda **_: adapter)))
+        return action(client)
     except SecretSourceError as error:
         failure = error.again()
-    except Exception as error:  # hvac's frames hold what is sent
-        failure = MalformedSecret(f"hvac could not ask Vault at {address} ({type(error).__name__})")
+    except Exception as error:
+        failure = MalformedSecret(f"hvac could not ask Vault at {adapter.address} ({type(error).__name__})")
     raise failure
 
 
 class _Adapter(Adapter):  # type: ignore[misc] # hvac has no types
-    def __init__(
-        self, address: str, transport: Transport, token: Secret | None, namespace: str | None, deadline: Deadline
-    ) -> None:
+    def __init__(self, address: str, token: Secret | None, namespace: str | None) -> None:
         # Not super(): that makes a session of requests, which nothing here uses.
-        self._address, self._transport, self._token = address, transport, token
-        self._namespace, self._deadline = namespace, deadline
+        self.address, self._token, self._namespace = address, token, namespace
         self.token = ""  # what hvac shows; ours is revealed where the header is built
 
     def get_login_token(self, response: object) -> str:
         raise NotImplementedError("logins are made with use_token=False")
 
-    def request(self, method: str, url: str, headers: Any = None, raise_exception: bool = True, **given: Any) -> Answer:
-        outgoing = self._outgoing(method.upper(), url, given.get("params"), given.get("json"))
-        del given
-        return self._transport.send(outgoing, self._deadline, phase="Vault")
+    def request(
+        self, method: str, url: str, headers: Any = None, raise_exception: bool = True, **given: Any
+    ) -> Outgoing:
+        """Build the request and send nothing: hvac hands on what comes back without a look at it."""
+        return self._outgoing(method.upper(), url, given.get("params"), given.get("json"))
 
     def _outgoing(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> Outgoing:
         # X-Vault-Request: an agent or a proxy may demand it against forged requests.
@@ -80,4 +84,4 @@ class _Adapter(Adapter):  # type: ignore[misc] # hvac has no types
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
         query = f"?{urlencode(params)}" if params else ""
-        return Outgoing(method, f"{self._address}{path}{query}", headers, content)
+        return Outgoing(method, f"{self.address}{path}{query}", headers, content)
