@@ -78,4 +78,7 @@ class TestVaultRaw(TestVaultVersion1):
     kind = "raw"
 
     def broken_references(self) -> list[tuple[str, type[BackendError]]]:
-        return [("vault://elsewhere/pos?kv=raw", AccessDenied), ("vault://sys/health?kv=raw", MalformedSecret)]
+        return [
+            ("vault://elsewhere/pos?kv=raw", AccessDenied),
+            ("vault://identity/oidc/.well-known/keys?kv=raw", MalformedSecret),
+        ]

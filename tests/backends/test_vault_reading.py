@@ -313,15 +313,27 @@ def test_raw_reads_what_an_engine_makes_with_its_ttl(corner: Corner) -> None:
 
 
 def test_raw_reads_any_path(corner: Corner) -> None:
-    token = corner.token(corner.policy("elsewhere"))
-    corner.api("POST", "cubbyhole/prod/pos", {"client_id": "pos", "client_secret": CLIENT_SECRET}, token=token)
-    assert secret_in(corner.by_token(token), "vault://cubbyhole/prod/pos?kv=raw") == CLIENT_SECRET
+    kv = corner.kv1()
+    corner.api("POST", f"{kv}/prod/pos", {"client_id": "pos", "client_secret": CLIENT_SECRET})
+    backend = corner.by_token(reader(corner, f"{kv}/prod/pos"))
+    assert secret_in(backend, f"vault://{kv}/prod/pos?kv=raw") == CLIENT_SECRET
+
+
+@pytest.mark.parametrize(
+    "path", ["auth/token/lookup-self", "ns1/auth/token/lookup-self", "cubbyhole/pos", "SYS/mounts"]
+)
+def test_raw_does_not_read_what_belongs_to_vault_itself(corner: Corner, path: str) -> None:
+    """Whoever edits a reference could have Vault's token sent to an issuer as the client's secret."""
+    error = failure(ConfigurationError, corner.by_token(corner.token("default")), f"vault://{path}?kv=raw#id")
+    assert "belongs to Vault itself" in str(error)
+    assert corner.came("auth/token/lookup-self") == 0
 
 
 def test_raw_that_is_missing_says_how_to_look(corner: Corner) -> None:
-    token = corner.token(corner.policy("elsewhere"))
-    error = failure(SecretNotFound, corner.by_token(token), "vault://cubbyhole/prod/pos?kv=raw")
-    assert "vault read cubbyhole/prod/pos" in str(error.hint)
+    kv = corner.kv1()
+    backend = corner.by_token(reader(corner, f"{kv}/prod/pos"))
+    error = failure(SecretNotFound, backend, f"vault://{kv}/prod/pos?kv=raw")
+    assert f"vault read {kv}/prod/pos" in str(error.hint)
     assert "-mount=" not in str(error.hint)
 
 

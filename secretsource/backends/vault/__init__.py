@@ -83,6 +83,14 @@ class VaultBackend:
         client: Any = None,
         stores: Mapping[str, Backend] | None = None,
     ) -> None:
+        if auth is not None and (isinstance(auth, type) or not hasattr(auth, "obtain")):
+            kind = type(auth).__name__
+            del auth  # perhaps a token
+            raise ConfigurationError(
+                f"auth= is a {kind}, which is no login",
+                hint=f"Logins: {', '.join(login.__name__ for login in LOGINS.values())}; "
+                "a token is StaticToken('env:#NAME')",
+            )
         if find_spec("hvac") is None:
             raise ConfigurationError("the store 'vault' needs hvac", hint="Run pip install 'secretsource[vault]'")
         given: dict[str, Any] = {
@@ -137,6 +145,8 @@ class VaultBackend:
         if reply.status == 404 and not reply.foreign:
             # Nothing yet, or a deleted version, after which the numbers go on.
             number = None if metadata is None else metadata.get("version")
+            if number is None:
+                visit.check_new(place)
             return Stored({}, None if number is None else str(number))
         if not reply.good:
             raise visit.refusal(reply)
@@ -217,11 +227,6 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"there is no login to Vault at {address}",
             hint="Give auth=, such as AppRole(role_id, 'file:/run/secrets/id'), Kubernetes('pos'), ViaAgent()",
-        )
-    if isinstance(auth, type) or not hasattr(auth, "obtain"):
-        raise ConfigurationError(
-            f"auth= is a {type(auth).__name__}, which is no login",
-            hint=f"Logins: {', '.join(kind.__name__ for kind in LOGINS.values())}; a token is StaticToken('env:#NAME')",
         )
     if isinstance(auth, Certificate) and given["client_cert"] is None:
         raise ConfigurationError("a login with a certificate needs client_cert=", hint="A PEM file, or a pair of them")

@@ -23,7 +23,7 @@ from ...exchange import Answer, Outgoing
 from ...secret import Secret
 from ..formats import Origin, wrapped
 
-__all__ = ["NOT_IT", "Action", "Reply", "error_of", "failure", "is_transient", "read_answer", "text_of"]
+__all__ = ["NOT_IT", "Action", "Reply", "error_of", "failure", "is_transient", "read_answer", "seconds_in", "text_of"]
 
 Action = Callable[[Any], Outgoing]
 """Makes one request with the hvac client that it is given, which does not send it, and returns what that returns."""
@@ -34,6 +34,7 @@ E = TypeVar("E", bound=BackendError)
 _SAID_BY_ERRORS = frozenset({400, 401, 403, 404, 407})
 _TRANSIENT = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
 _LONGEST_RETRY_AFTER = 300.0
+_LONGEST_LIFE = 1e10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 _PHRASES = (
     "1 error occurred",
@@ -178,9 +179,16 @@ def _texts(value: object) -> list[str]:
 def _seconds(text: str) -> float | None:
     with suppress(ValueError):
         seconds = float(text)
-        if 0 <= seconds <= _LONGEST_RETRY_AFTER:
-            return seconds
+        if seconds >= 0:
+            return min(seconds, _LONGEST_RETRY_AFTER)
     return None
+
+
+def seconds_in(value: object) -> float | None:
+    """A number of seconds above 0 and below what a clock can count, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _LONGEST_LIFE:
+        return None
+    return float(value)
 
 
 def text_of(value: object) -> Secret | None:

@@ -14,7 +14,7 @@ from ...reference import SecretReference
 from ...secret import Secret
 from ..formats import Origin, revealed
 from ..walk import version_of
-from .answers import Action, Reply, error_of, text_of
+from .answers import Action, Reply, error_of, seconds_in, text_of
 from .logins import mount_path
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 ENGINES = ("1", "2", "auto", "raw")
+# Whoever edits a reference must not have Vault's token sent to an issuer; a namespace may stand before these.
+_OF_VAULT = frozenset({"auth", "cubbyhole", "sys"})
 _LEASE_SHARE = 0.8
 _LONGEST_RAW = 300.0
 
@@ -72,6 +74,11 @@ def place_of(reference: SecretReference, mounted: Mounted | None = None) -> Plac
             )
         kind, mount = mounted.version or "1", mounted.path
     if kind == "raw":
+        if _OF_VAULT.intersection(part.lower() for part in whole.split("/")[:-1]):
+            raise ConfigurationError(
+                f"{reference} leads to what belongs to Vault itself, such as the token in use",
+                hint="Name the path of a secrets engine, such as azure/creds/pos",
+            )
         path, mount = whole, ""
     else:
         mount = mount or reference.segments[0]
@@ -118,7 +125,7 @@ def mounted_in(reply: Reply) -> Mounted | None:
     """The engine that the answer to `preflight` tells of."""
     data = reply.mapping("data") if reply.good else None
     path, type = (None, None) if data is None else (text_of(data.get("path")), text_of(data.get("type")))
-    if data is None or path is None or type is None:
+    if data is None or path is None or type is None or not path.reveal().isprintable():
         return None
     options = data.get("options")
     version = text_of(options.get("version")) if isinstance(options, Mapping) else None
@@ -176,6 +183,10 @@ def advice(reference: SecretReference, mounted: Mounted | None, status: int, nee
     `needs`: the capabilities that were.
     """
     place = place_of(reference, mounted)
+    if place.kind == "2" and place.path.startswith("data/") and (mounted is None or mounted.version == "2"):
+        stray = 0 if reference.option("mount") else 1
+        segments = (*reference.segments[:stray], *reference.segments[stray + 1 :])
+        return f"Leave 'data/' out, which belongs to Vault's API: {replace(reference, segments=segments)}"
     usual = f"The token's policy needs {needs} on the path" if status == 403 else "Nothing is at that path"
     if mounted is None:
         where = f" {_policy(place)}" if place.kind in ("1", "2") else ""
@@ -190,12 +201,10 @@ def advice(reference: SecretReference, mounted: Mounted | None, status: int, nee
         return f"{mounted.path!r} is KV version 1: add ?kv=1"
     if place.kind == "1" and mounted.version == "2":
         return f"{mounted.path!r} is KV version 2: leave kv=1 out"
+    if mounted.path in _OF_VAULT:
+        return f"{mounted.path!r} belongs to Vault itself and keeps no client credentials"
     if place.kind in ("1", "2") and mounted.type not in ("kv", "generic"):
         return f"{mounted.path!r} is an engine of the type {mounted.type!r}: add ?kv=raw"
-    if place.kind == "2" and place.path.startswith("data/"):
-        stray = 0 if reference.option("mount") else 1
-        segments = (*reference.segments[:stray], *reference.segments[stray + 1 :])
-        return f"Leave 'data/' out, which belongs to Vault's API: {replace(reference, segments=segments)}"
     if status == 403:
         return f"{usual} {_policy(place)}"
     pinned = "; or it has no such version" if place.version is not None else ""
@@ -218,7 +227,7 @@ def _validity(lease: object, data: Mapping[str, Any], place: Place) -> float | N
 
     A static role has no lease and says in `ttl` when it is changed next; then it is looked at all the same.
     """
-    ends = [each for each in (lease, data.get("ttl")) if isinstance(each, (int, float)) and each > 0]
+    ends = [each for each in map(seconds_in, (lease, data.get("ttl"))) if each is not None]
     if place.kind != "raw" or not ends:
         return None
     return min(ends if lease else [*ends, _LONGEST_RAW]) * _LEASE_SHARE
@@ -226,9 +235,10 @@ def _validity(lease: object, data: Mapping[str, Any], place: Place) -> float | N
 
 def _moment(text: Secret | None) -> datetime | None:
     try:
-        return None if text is None else datetime.fromisoformat(text.reveal())
+        moment = None if text is None else datetime.fromisoformat(text.reveal())
     except ValueError:
         return None
+    return None if moment is None or moment.tzinfo is None else moment
 
 
 def _flat(tree: Mapping[str, Any]) -> Iterator[Secret]:

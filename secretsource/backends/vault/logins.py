@@ -19,7 +19,7 @@ from ...secret import Secret
 from .. import Backend, backend_for
 from ..formats import Origin, parse
 from ..walk import read_text
-from .answers import NOT_IT, Action, Reply, error_of, text_of
+from .answers import NOT_IT, Action, Reply, error_of, seconds_in, text_of
 
 __all__ = [
     "LOGINS",
@@ -138,12 +138,12 @@ def pass_of(reply: Reply, desk: Desk, what: str, hint: str) -> Pass:
     token = None if auth is None else text_of(auth.get("client_token"))
     if not reply.good or auth is None or token is None or not _is_sendable(token):
         raise desk.no_pass(what, hint, reply)
-    life, uses = auth.get("lease_duration"), auth.get("num_uses")
+    uses = auth.get("num_uses")
     return Pass(
         token,
-        float(life) if isinstance(life, (int, float)) and life > 0 else None,
+        seconds_in(auth.get("lease_duration")),
         auth.get("renewable") is True,
-        uses if isinstance(uses, int) and uses > 0 else None,
+        uses if isinstance(uses, int) and not isinstance(uses, bool) and uses > 0 else None,
     )
 
 
@@ -167,7 +167,11 @@ class StaticToken(_Login):
     repeats = False
 
     def __init__(self, reference: str | SecretReference, *, renew: bool = True) -> None:
-        self._reference = SecretReference.parse(reference)
+        found = _reference(reference, "reference")
+        del reference  # perhaps a token pasted by mistake, which a traceback with locals would show
+        if isinstance(found, ConfigurationError):
+            raise found
+        self._reference = found
         self.renew = renew
         self.references = (self._reference,)
 
@@ -197,7 +201,11 @@ class AppRole(_Login):
         self, role_id: str, secret_id: str | SecretReference, mount: str = "approle", wrapped: bool = False
     ) -> None:
         self._role_id, self._mount, self._wrapped = _text(role_id, "role_id"), mount_path(mount), bool(wrapped)
-        self._secret_id = _reference(secret_id, "secret_id")
+        found = _reference(secret_id, "secret_id")
+        del secret_id
+        if isinstance(found, ConfigurationError):
+            raise found
+        self._secret_id = found
         self.references = (self._secret_id,)
         self._unwrapped: tuple[Secret, Secret] | None = None
 
@@ -255,7 +263,12 @@ class Kubernetes(_Login):
     def __init__(
         self, role: str, mount: str = "kubernetes", jwt: str | SecretReference | os.PathLike[str] = _SERVICE_ACCOUNT
     ) -> None:
-        self._role, self._mount, self._jwt = _text(role, "role"), mount_path(mount), _place(jwt, "jwt")
+        found = _place(jwt, "jwt")
+        del jwt
+        if isinstance(found, ConfigurationError):
+            raise found
+        self._jwt = found
+        self._role, self._mount = _text(role, "role"), mount_path(mount)
         self.references = (self._jwt,) if isinstance(self._jwt, SecretReference) else ()
 
     def obtain(self, desk: Desk) -> Pass:
@@ -278,7 +291,12 @@ class Jwt(_Login):
     """A JWT of a CI system or a workload identity. `jwt`: a reference to it, or the path of its file."""
 
     def __init__(self, role: str, jwt: str | SecretReference | os.PathLike[str], mount: str = "jwt") -> None:
-        self._role, self._mount, self._jwt = _text(role, "role"), mount_path(mount), _place(jwt, "jwt")
+        found = _place(jwt, "jwt")
+        del jwt
+        if isinstance(found, ConfigurationError):
+            raise found
+        self._jwt = found
+        self._role, self._mount = _text(role, "role"), mount_path(mount)
         self.references = (self._jwt,) if isinstance(self._jwt, SecretReference) else ()
 
     def obtain(self, desk: Desk) -> Pass:
@@ -416,18 +434,18 @@ def _path(path: object, name: str) -> str:
     return str(os.fspath(path))
 
 
-def _reference(given: str | SecretReference, name: str) -> SecretReference:
-    problem = None
+def _reference(given: str | SecretReference, name: str) -> SecretReference | ConfigurationError:
+    """The error is returned and not raised from here, where the text is a local."""
     try:
         return SecretReference.parse(given)
     except ConfigurationError as error:
         problem = error.again()
     problem.message = f"{name}= is a reference to a secret: {problem.message}"
     problem.args = (problem.message,)
-    raise problem
+    return problem
 
 
-def _place(given: str | SecretReference | os.PathLike[str], name: str) -> SecretReference | str:
+def _place(given: str | SecretReference | os.PathLike[str], name: str) -> SecretReference | str | ConfigurationError:
     """A reference, or the path of a file, which begins with '/'."""
     if isinstance(given, os.PathLike):
         return str(os.fspath(given))

@@ -46,6 +46,10 @@ class _Variables:
                 f"there is no address of Vault: {names} is not set",
                 hint="Set it, or give the store in code or in secretsource.toml with its address",
             )
+        if "://" not in address:
+            raise ConfigurationError(
+                f"{self._address_variable()} does not begin with https:// or http://", hint="Write https://HOST:PORT"
+            )
         certificate, key = self._value("CLIENT_CERT"), self._value("CLIENT_KEY")
         found = {
             "address": address,
@@ -79,9 +83,13 @@ class _Variables:
         digits = text.rstrip("mshMSH")
         with suppress(ValueError, KeyError):
             seconds = float(digits) * _UNITS[text[len(digits) :].lower() or "s"]
-            if seconds > 0:
+            if 0 < seconds < 1e6:
                 return seconds
         raise ConfigurationError(f"{variable} is no time", hint="Such as 30s, or 30 for seconds")
+
+    def _address_variable(self) -> str:
+        named = (self._named(name) for name in ("PROXY_ADDR", "AGENT_ADDR", "ADDR"))
+        return next(variable for variable, value in named if value)
 
     def _value(self, name: str) -> str:
         return self._named(name)[1]

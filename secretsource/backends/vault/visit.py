@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ...clock import SYSTEM_CLOCK, WAITS_BETWEEN_ATTEMPTS, Deadline, pause
-from ...errors import BackendError, BackendUnavailable, DeadlineExceeded, SecretSourceError
+from ...errors import BackendError, BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
 from ...reference import SecretReference
 from ...secret import Secret
 from .. import Backend
 from ..formats import Origin
-from .answers import NOT_IT, Action, Reply, failure, is_transient
+from .answers import NOT_IT, Action, Reply, failure, is_transient, seconds_in
 from .kv import Mounted, Place, advice, mounted_in, place_of, preflight, reading
 from .logins import NO_NAMESPACE, Desk, Login, Pass, pass_of
 from .tokens import Holding, Tokens, worth_asking
@@ -112,6 +112,19 @@ class Visit:
             if reply.status == 403:
                 hint = f"{hint}. {self._about_the_token(reply)}"
         return failure(reply, self.origin, self._vault.address, hint)
+
+    def check_new(self, place: Place) -> None:
+        """Raise ConfigurationError where writing would not make what the reference names.
+
+        To KV version 1 the path of the API is one like any other, and the secret would lie there unseen.
+        """
+        mounted = self._mounted()
+        stray = place.path.startswith("data/")
+        if stray or (mounted is not None and (mounted.path, mounted.version) != (place.mount, "2")):
+            raise ConfigurationError(
+                f"{self.origin} is not written: there is nothing yet, and its path looks wrong",
+                hint=advice(self.origin.reference, mounted, 404, "create"),
+            )
 
     def await_version(self, place: Place, number: int) -> None:
         """Wait until what was written can be read, since a standby may lag behind; at most until the deadline."""
@@ -222,16 +235,16 @@ class Visit:
         except SecretSourceError:
             return
         data = reply.mapping("data") or {}
-        life, first, uses = data.get("ttl"), data.get("creation_ttl"), data.get("num_uses")
-        if reply.good and isinstance(life, int) and isinstance(first, int) and life > 0:
+        life, first, uses = seconds_in(data.get("ttl")), seconds_in(data.get("creation_ttl")), data.get("num_uses")
+        if reply.good and life is not None:
             left = uses if isinstance(uses, int) and uses > 0 else None  # this question is counted already
-            self._vault.tokens.learn(held, float(life), float(max(first, life)), data.get("renewable") is True, left)
+            self._vault.tokens.learn(held, life, max(first or life, life), data.get("renewable") is True, left)
 
     def _about_the_token(self, reply: Reply) -> str:
         if self._held is None or self._held.token is None:
             return "No token was sent: it is that of the agent that counts"
         if self._vault.login.repeats:
             return "A new login changed nothing"
-        if "1 error occurred" in reply.says:  # the words for what a policy refuses
+        if "1 error occurred" in reply.says and "invalid token" not in reply.says:  # the words of a policy's refusal
             return "The token itself is good"
         return "Or the token has ended or was revoked, and cannot be had again: put a new one where it is kept"
