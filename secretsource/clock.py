@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from .errors import ConfigurationError
@@ -73,7 +74,9 @@ def checked_seconds(name: str, value: float, *, zero: bool = False) -> float:
     """The value, if it is a number of seconds above 0 (or 0, with `zero`). ConfigurationError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
         raise ConfigurationError(f"{name}={value!r} is not a number of seconds above 0")
-    return float(value)
+    with suppress(OverflowError):
+        return float(value)
+    raise ConfigurationError(f"{name}= has more digits than any time has")
 
 
 class Deadline:

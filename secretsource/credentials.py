@@ -140,10 +140,14 @@ class Binding:
 
 
 class Meaning(NamedTuple):
-    """A document's credentials, and what it binds them to."""
+    """A document's credentials, and what it binds them to.
+
+    `apart`: what the documents of pending and previous credentials bind those to, where a store keeps them apart.
+    """
 
     credentials: ClientCredentials
     binding: Binding
+    apart: Mapping[str, Binding] = {}
 
 
 def interpret(document: Document, reference: SecretReference, client_id: str | None = None) -> Meaning:
@@ -174,7 +178,7 @@ class _Reading:
         binding = Binding(
             *(self._optional(home, key) or self._optional(top, key) for key in ("issuer", "token_url", "environment"))
         )
-        return Meaning(self._with_others(credentials, home, name), binding)
+        return self._with_others(Meaning(credentials, binding), home, name)
 
     def _whole_text(self, text: Secret) -> Meaning:
         if self._reference.fields is not None:
@@ -184,25 +188,30 @@ class _Reading:
             )
         secret = self._checked(text, "its text")
         credentials = ClientCredentials(self._agreed(None), secret, version=self._document.version)
-        return Meaning(self._with_others(credentials, {}, ""), Binding())
+        return self._with_others(Meaning(credentials, Binding()), {}, "")
 
-    def _with_others(self, current: ClientCredentials, home: _Tree, name: str) -> ClientCredentials:
+    def _with_others(self, meaning: Meaning, home: _Tree, name: str) -> Meaning:
+        current = meaning.credentials
         others: dict[str, Any] = {}
+        bindings: dict[str, Binding] = {}
         for kind, apart in (("pending", self._document.pending), ("previous", self._document.previous)):
             beside = home.get(f"{name}_{kind}")
             if apart is not None:
-                others[kind] = self._apart(apart)
+                found = self._apart(apart)
+                if found is not None:
+                    others[kind], bindings[kind] = found
             elif isinstance(beside, Secret) and _fault(beside) is None:
                 others[kind] = ClientCredentials(current.client_id, beside, version=current.version)
-        return replace(current, **others) if others else current
+        return meaning._replace(credentials=replace(current, **others), apart=bindings) if others else meaning
 
-    def _apart(self, document: Document) -> ClientCredentials | None:
+    def _apart(self, document: Document) -> tuple[ClientCredentials, Binding] | None:
         # One that cannot be used is no candidate; it must not keep the current one from being used.
         try:
-            credentials = interpret(document, self._reference, self._client_id).credentials
+            meaning = interpret(document, self._reference, self._client_id)
         except SecretSourceError:
             return None
-        return replace(credentials, pending=None, previous=None)  # its own are another state's
+        # Its own pending and previous are another state's.
+        return replace(meaning.credentials, pending=None, previous=None), meaning.binding
 
     def _client_id_beside(self, home: _Tree, fields: Fields) -> str | None:
         if fields.id is not None and (self._reference.fields is not None or self._client_id is None):

@@ -25,6 +25,7 @@ __all__ = [
     "CredentialsDropped",
     "CandidateUsed",
     "CandidateRejected",
+    "CandidateUnfit",
     "CircuitOpened",
     "CircuitClosed",
     "TokenFetched",
@@ -100,6 +101,14 @@ class CandidateRejected(Event):
     version: str | None
     status: int | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateUnfit(Event):
+    """A candidate is left out: its own document is bound to another issuer or environment."""
+
+    candidate: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,7 @@ _LEVELS: dict[type[Event], int] = {
     CredentialsDropped: logging.WARNING,
     CandidateUsed: logging.INFO,
     CandidateRejected: logging.INFO,
+    CandidateUnfit: logging.WARNING,
     CircuitOpened: logging.WARNING,
     CircuitClosed: logging.INFO,
     TokenFetched: logging.DEBUG,

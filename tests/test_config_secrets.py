@@ -25,6 +25,15 @@ KNOWN = {
     "GitHub": "ghp_" + "0123456789abcdefABCDEF0123456789abcd",
     "Slack": "xoxb-" + "123456789012-not-a-real-one",
     "URL": "https://pos:" + "hunter2@pos.example.com",
+    "user of a URL": "https://notarealtoken" + "@pos.example.com",
+    "Entra": "abc8Q~" + "notarealsecret-notarealsecret-1234",
+    "Google": "GOCSPX-" + "notarealsecretnotarealsecret",
+    "Google API": "AIza" + "NotARealKeyNotARealKeyNotARealKey123",
+    "Stripe": "sk_live_" + "notarealkeynotarealkey",
+    "npm": "npm_" + "notArealTokennotArealTokennotArealTok",
+    "Hugging Face": "hf_" + "notArealTokennotArealTokennotArea",
+    "SendGrid": "SG." + "notarealkeynotarealkey.notarealkeynotarealkeynotareal",
+    "Doppler": "dp.st." + "notarealtokennotarealtokennot",
 }
 TAKING = (
     "client_secret",
@@ -36,6 +45,15 @@ TAKING = (
     "api_key",
     "subject_token",
     "Api-Key",
+    "clientSecret",
+    "accessToken",
+    "secret_value",
+    "client_secret_2",
+    "tokens",
+    "sharedSecret",
+    "signing-key",
+    "bearer",
+    "Authorization",
 )
 
 
@@ -55,7 +73,7 @@ def test_a_key_that_takes_a_secret_has_a_reference_or_is_refused(
     tmp_path: Path, table: str, place: str, key: str
 ) -> None:
     error = refused(tmp_path, table.replace("{}", f'{key} = "{CANARY}"') + "\n", None)
-    shown = key if key.islower() else "…"
+    shown = key if key.replace("_", "").isalpha() and key.islower() else "…"
     assert f"secretsource.toml: {place}.{shown} takes a secret, and has something other than a reference" in error
     assert CANARY not in error
     assert "secretsource put" in error
@@ -111,6 +129,20 @@ def test_a_secret_in_a_comment_is_refused_with_its_line(tmp_path: Path, kind: st
     error = refused(tmp_path, f"[defaults]\n\n# scope = {KNOWN[kind]}\n", None)
     assert "in it (line 3)" in error
     assert KNOWN[kind] not in error
+
+
+@pytest.mark.parametrize("key", ["client_secret", "old-password", "POS_TOKEN", "apiKey"])
+def test_a_comment_that_gives_a_value_to_what_takes_a_secret_is_refused(tmp_path: Path, key: str) -> None:
+    error = refused(tmp_path, f"[defaults]\n# {key} = '{CANARY}'   # was this\n", None)
+    assert "a comment with what looks like a secret in it (line 2)" in error
+    assert CANARY not in error
+
+
+def test_a_comment_that_names_where_a_secret_is_kept_may_stand(tmp_path: Path) -> None:
+    text = (
+        "[defaults]\n# secret_id = 'file:/run/secrets/id', and no token = \"…\" here\n# the secret is rotated weekly\n"
+    )
+    assert configuration(tmp_path, text + "[clients.pos]\n").clients == ["pos"]
 
 
 def test_escapes_do_not_hide_one(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from secretsource import events
 from secretsource.events import (
     LOGGER,
     CandidateRejected,
+    CandidateUnfit,
     CandidateUsed,
     CircuitClosed,
     CircuitOpened,
@@ -50,6 +51,7 @@ ALL: dict[Event, int] = {
     CredentialsDropped(SOURCE, "AccessDenied"): logging.WARNING,
     CandidateUsed(SOURCE, "pending", None): logging.INFO,
     CandidateRejected(SOURCE, "current", "2", 401, "invalid_client"): logging.INFO,
+    CandidateUnfit(SOURCE, "pending", "it is bound to another issuer"): logging.WARNING,
     OPENED: logging.WARNING,
     CLOSED: logging.INFO,
     FETCHED: logging.DEBUG,

@@ -340,6 +340,33 @@ def test_leased_credentials_that_are_rejected_are_not_leased_again_and_again(iss
     assert len(program.statuses()) < 10
 
 
+@pytest.mark.parametrize(
+    "bound", [{"issuer": "https://staging.example.com/"}, {"token_url": "https://staging.example.com/t"}]
+)
+@pytest.mark.parametrize("kind", ["pending", "previous"])
+def test_a_candidate_whose_own_document_is_for_another_issuer_is_not_sent(
+    issuer: FakeIssuer, clock: Clock, kind: str, bound: dict[str, str]
+) -> None:
+    """As a version of its own in Secrets Manager; the client there may even be accepted here."""
+    store = Store()
+    stranger = Document({"client_id": CLIENT, "client_secret": A, **bound})
+    fields = {"client_id": CLIENT, "client_secret": B, "token_url": issuer.token_url}
+    store.document = Document(fields, **{kind: stranger})  # type: ignore[arg-type]
+    program = Program(issuer, store, clock)
+    program.fail()
+    assert program.statuses() == [401]
+    eventually(lambda: "CandidateUnfit" in program.events.names())
+
+
+def test_a_candidate_whose_own_document_is_for_this_issuer_is_used(issuer: FakeIssuer, clock: Clock) -> None:
+    store = Store()
+    fields = {"client_id": CLIENT, "token_url": issuer.token_url}
+    store.document = Document({**fields, "client_secret": B}, pending=Document({**fields, "client_secret": A}))
+    program = Program(issuer, store, clock)
+    program.take()
+    assert program.statuses() == [401, 200]
+
+
 @pytest.mark.parametrize("where", ["store", "issuer"])
 def test_what_comes_between_two_passes_is_found(issuer: FakeIssuer, clock: Clock, where: str) -> None:
     store = Store()

@@ -341,6 +341,34 @@ def test_while_the_store_is_down_the_last_good_credentials_serve_for_max_stale(
     eventually(lambda: events.of(CredentialsDropped))
 
 
+def test_a_store_that_hangs_is_given_a_third_of_the_time_once_there_is_something_to_fall_back_to(
+    source_of: Make, clock: TickingClock
+) -> None:
+    store = Store()
+    source = source_of(store, timeout=9.0)
+    source.current()
+    source.current()
+    assert store.timeouts == [pytest.approx(9.0), pytest.approx(3.0)]
+
+
+def test_a_store_that_hangs_is_not_waited_for_at_each_call(source_of: Make, clock: TickingClock) -> None:
+    store = Store()
+    source = source_of(store, timeout=9.0)
+    source.current()
+    reading = store.read
+
+    def hang(*arguments: Any, **options: Any) -> Document:
+        clock.tick(options["timeout"])
+        return reading(*arguments, **options)
+
+    store.read = hang  # type: ignore[method-assign]
+    store.failure = BackendUnavailable("it hangs")
+    for _ in range(8):
+        source.current()
+        clock.tick(1.0)
+    assert len(store.reads) == 2, "the good one, and one that hung for 3 s: not again for 9 s"
+
+
 def test_what_cannot_be_read_is_asked_for_again_after_a_second(source_of: Make, clock: TickingClock) -> None:
     store = Store()
     source = source_of(store)

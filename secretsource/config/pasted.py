@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 
 __all__ = ["Pasted", "find"]
 
-_TAKES_SECRET = re.compile(
-    r"(.*_)?(secret|secret_id|token|password|passwd|passphrase|pwd|private_key|secret_key|access_key|api_?key|"
-    r"assertion|jwt)"
+# What takes a secret has one of these words in its name, however that is written: clientSecret, api-key, TOKEN_2.
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_SECRET_WORDS = re.compile(
+    r"secrets?|tokens?|passwords?|passwd|passphrase|pwd|pass|pin|credential|bearer|authorization|cookie|assertion|jwt"
+    r"|apikey"
 )
-_TAKES_PATH = re.compile(r"(.*_)?(private_key|jwt)")
+_KINDS_OF_KEY = re.compile(r"private|secret|access|api|shared|signing|encryption|account|storage")
+_NO_SECRETS = frozenset(("token_url", "token_type_missing", "access_key_id"))
+_PATH_WORDS = frozenset(("private", "jwt"))
 _FORMS = {
     "a token of Vault": r"(?<![\w.-])(hv[sbr]\.[\w-]{20,}|[sb]\.[A-Za-z0-9]{24}(?![\w.-]))",
     "an access key of AWS": r"(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])",
@@ -21,10 +25,20 @@ _FORMS = {
     "a token of GitHub": r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}",
     "a token of GitLab": r"(?<!\w)glpat-[\w-]{20,}",
     "a token of Slack": r"(?<!\w)xox[a-z]-[\w-]{10,}",
+    "a client secret of Microsoft Entra": r"(?<![\w~.-])[\w~.-]{3}[0-9]Q~[\w~.-]{31,34}(?![\w~.-])",
+    "a client secret or a key of Google": r"(?<![\w-])(GOCSPX-[\w-]{20,}|AIza[\w-]{35}|ya29\.[\w-]{20,})",
+    "a key of Stripe": r"(?<!\w)[sr]k_(live|test)_\w{16,}",
+    "a token of a package registry": r"(?<!\w)(npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,})",
+    "a token of Hugging Face": r"(?<!\w)hf_[A-Za-z0-9]{30,}",
+    "a key of SendGrid": r"(?<!\w)SG\.[\w-]{20,}\.[\w-]{20,}",
+    "a token of Doppler": r"(?<!\w)dp\.[a-z]{2,5}\.[\w-]{20,}",
     # An ARN in a reference has colons, too, and names of AWS may have an "@".
-    "a URL with a password in it": r"(?<![\w+.-])(?!aws:)[a-z][a-z0-9+.-]*://[^/?#\s@:]*:[^/?#\s@]+@",
+    "a URL with a user or a password in it": r"(?<![\w+.-])(?!aws:)[a-z][a-z0-9+.-]*://[^/?#\s@]+@",
 }
 _KNOWN = [(what, re.compile(form)) for what, form in _FORMS.items()]
+
+
+_IN_COMMENT = re.compile(r"#.*?([\w.-]+)\s*=\s*([\"'])(.+?)\2")
 
 
 class Pasted(NamedTuple):
@@ -47,14 +61,17 @@ def find(text: str, tables: Mapping[str, Any], is_store: Callable[[str], bool]) 
         what = _form_of(value) if isinstance(value, str) else None
         if what is not None:
             return Pasted(keys, f"is {what}")
-        name = keys[-1].lower().replace("-", "_")
-        takes_secret = _TAKES_SECRET.fullmatch(name) or (name == "reference" and "auth" in keys)
+        name = keys[-1]
+        takes_secret = _takes_secret(name) or (name == "reference" and "auth" in keys)
         if takes_secret and value != {} and not _may_stand(name, value, is_store):
             return Pasted(keys, "takes a secret, and has something other than a reference to one")
     for number, line in enumerate(text.splitlines(), 1):  # comments, which no parser gives
         what = _form_of(line)
         if what is not None:
             return Pasted(number, f"has {what} in it")
+        aside = _IN_COMMENT.search(line)
+        if aside is not None and _takes_secret(aside[1]) and not _may_stand(aside[1], aside[3], is_store):
+            return Pasted(number, "has a comment with what looks like a secret in it")
     return None
 
 
@@ -69,6 +86,13 @@ def _leaves(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
         yield keys or ("",), value
 
 
+def _takes_secret(name: str) -> bool:
+    words = {word.lower() for word in _WORDS.findall(name)}
+    if name.lower().replace("-", "_") in _NO_SECRETS:
+        return False
+    return any(map(_SECRET_WORDS.fullmatch, words)) or ("key" in words and any(map(_KINDS_OF_KEY.fullmatch, words)))
+
+
 def _form_of(text: str) -> str | None:
     return next((what for what, form in _KNOWN if form.search(text)), None)
 
@@ -77,5 +101,6 @@ def _may_stand(name: str, value: Any, is_store: Callable[[str], bool]) -> bool:
     if not isinstance(value, str):
         return False
     store, colon, _ = value.partition(":")
-    path = value.startswith(("/", "./", "../")) and _TAKES_PATH.fullmatch(name) is not None
+    words = {word.lower() for word in _WORDS.findall(name)}
+    path = value.startswith(("/", "./", "../")) and bool(words & _PATH_WORDS)
     return path or (colon == ":" and is_store(store))
