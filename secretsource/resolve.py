@@ -261,7 +261,7 @@ class CredentialsSource:
             versions = old.credentials.version, meaning.credentials.version
             flight.events.append(CredentialsChanged(self.name, *versions))
         due = self._due(began, valid_for)
-        leased = valid_for is not None
+        leased = valid_for is not None and valid_for > 0  # 0: it may have changed by the next read
         kept = Reading(meaning.credentials, meaning.binding, flight.ticket, fresh, began, due, values, changed, leased)
         self._kept, self._trouble = kept, None
         return kept

@@ -303,6 +303,15 @@ def test_what_a_source_refuses_is_told_with_client_environment_and_file(tmp_path
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("key", ["timeout", "leeway", "max_stale"])
+def test_a_number_of_four_hundred_digits_is_no_time(tmp_path: Path, key: str) -> None:
+    lines = "issuer = 'https://pos.example.com'\ncredentials = 'env:POS'\n"
+    path = written(tmp_path, f"[clients.pos]\n{lines}{key} = {'9' * 400}\n")
+    with pytest.raises(ConfigurationError, match="more digits than any time has") as caught:
+        TokenSource.from_config("pos", path=path)
+    assert caught.value.__context__ is None
+
+
 def test_a_value_that_stands_in_the_reference_too_hides_no_other_error(tmp_path: Path) -> None:
     path = written(
         tmp_path,

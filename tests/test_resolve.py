@@ -341,6 +341,13 @@ def test_while_the_store_is_down_the_last_good_credentials_serve_for_max_stale(
     eventually(lambda: events.of(CredentialsDropped))
 
 
+@pytest.mark.parametrize(("valid_for", "leased"), [(None, False), (0, False), (60, True)])
+def test_only_what_a_store_gives_for_a_time_is_leased(source_of: Make, valid_for: float | None, leased: bool) -> None:
+    store = Store()
+    store.put(A, valid_for=valid_for)
+    assert source_of(store).reading(Deadline(60.0)).leased is leased
+
+
 def test_a_store_that_hangs_is_given_a_third_of_the_time_once_there_is_something_to_fall_back_to(
     source_of: Make, clock: TickingClock
 ) -> None:

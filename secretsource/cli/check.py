@@ -189,7 +189,7 @@ class _Walk:
         reference = SecretReference.parse(settings.arguments()["credentials"])
         yield _reference(reference)
         backend = backend_for(reference, settings.stores)
-        yield Step("store", "ok", f"{reference.store}: {type(backend).__name__}{_ttl(backend)}")
+        yield _store(backend, reference)
         document = Flights[Document]("secret", Emitter()).run(
             "check", lambda flight: backend.read(reference, fresh=True, timeout=flight.deadline.left()), self._deadline
         )
@@ -301,6 +301,13 @@ def _reference(reference: SecretReference) -> Step:
     return Step("reference", "ok", str(reference))
 
 
+def _store(backend: Backend, reference: SecretReference) -> Step:
+    found = f"{reference.store}: {type(backend).__name__}{_ttl(backend)}"
+    caution = getattr(backend, "caution", None)
+    said = None if caution is None else caution(reference)
+    return Step("store", "ok" if said is None else "warning", found, said)
+
+
 def _ttl(backend: Backend) -> str:
     if backend.ttl is None:
         return ", read once"
@@ -314,7 +321,7 @@ def _secret(backend: Backend, reference: SecretReference, document: Document, me
         # A file's own version is a digest under a key of this process: when it was written can be compared.
         version = f"{written:%Y-%m-%dT%H:%M:%SZ}"
     parts = ["client ID and secret found", f"version {version or 'unknown'}"]
-    if isinstance(written, datetime):
+    if isinstance(written, datetime) and written.tzinfo is not None:  # a plug-in may not know
         parts.append(f"written {_ago((datetime.now(UTC) - written).total_seconds())} ago")
     name = reference.fields.secret if reference.fields else "client_secret"
     unusable = []

@@ -192,6 +192,30 @@ def test_check_has_a_hint_for_the_mistakes_of_the_first_hour(
     assert hint.format(mount=mount) in found
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "hint"),
+    [
+        ("{mount}1/production/pos", "{mount}1/data/production", "KV version 1: add ?kv=1"),
+        ("{mount}/data/production/pos", "{mount}/data/data/production", "Leave 'data/' out"),
+        ("{mount}-x/team/a/production/pos", "{mount}-x/data/team/a/production", "?mount={mount}-x/team/a"),
+    ],
+)
+def test_nothing_is_put_where_the_path_is_a_mistake_of_the_first_hour(
+    corner: Corner, issuer: FakeIssuer, path: str, asked: str, hint: str
+) -> None:
+    """To KV version 1 the path of the API is one like any other: the secret would lie there unseen."""
+    mount = f"{corner.name}-kv"
+    desk = in_vault(corner, issuer, f"vault://{path.format(mount=mount)}")
+    corner.kv1(f"{mount}1")
+    corner.kv(f"{mount}-x/team/a")
+    corner.policy(*(f"{one}*" for one in (f"{mount}1/", f"{mount}/", f"{mount}-x/")), capabilities=("read", "create"))
+    ran = desk.run("put", "pos", text=CANARY)
+    assert ran.code == 2, ran
+    assert "is not written" in ran.err
+    assert hint.format(mount=mount) in ran.err
+    assert corner.came(asked.format(mount=mount)) == 1, "it was read, and not written"
+
+
 def test_check_names_a_token_that_has_ended(corner: Corner, issuer: FakeIssuer) -> None:
     desk = in_vault(corner, issuer)
     ended = corner.token(f"{corner.name}-policy")

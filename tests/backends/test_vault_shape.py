@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from urllib.parse import unquote
 
 import httpx
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretsource import SecretReference
+from secretsource.backends.vault import AppRole, Jwt, Kubernetes, StaticToken, VaultBackend
 from secretsource.backends.vault.answers import Action
 from secretsource.backends.vault.kv import place_of, preflight, reading, writing
 from secretsource.backends.vault.wire import VaultTransport, call
@@ -109,6 +112,31 @@ _NASTY = st.sampled_from(
     ]
 )
 _RAW = st.lists(st.one_of(_NASTY, st.text(max_size=4)), min_size=1, max_size=6).map("".join)
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        StaticToken,
+        lambda pasted: AppRole("role", pasted),
+        lambda pasted: Jwt("role", pasted),
+        lambda pasted: Kubernetes("role", jwt=pasted),
+        lambda pasted: VaultBackend("https://vault.example.com", auth=pasted),
+    ],
+)
+@pytest.mark.parametrize("pasted", ["hvs.not-a-real-token", "s.not:a-real-token"])
+def test_a_secret_pasted_where_a_login_belongs_is_in_no_frame(login: Callable[[str], object], pasted: str) -> None:
+    shown = ""
+    try:
+        login(pasted)
+    except ConfigurationError as error:
+        step = error.__traceback__
+        while step is not None and step.tb_frame.f_globals["__name__"] == __name__:
+            step = step.tb_next  # this test's own frames have it
+        ours = error.with_traceback(step)
+        shown = "".join(traceback.TracebackException.from_exception(ours, capture_locals=True).format())
+    assert "in __init__" in shown
+    assert pasted not in shown
 
 
 @settings(max_examples=400, deadline=None)
