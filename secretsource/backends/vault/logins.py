@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from ...clock import Deadline
 from ...credentials import Document, interpret
 from ...errors import AccessDenied, BackendError, ConfigurationError, MalformedSecret
+from ...exchange import Outgoing
 from ...reference import SecretReference
 from ...secret import Secret
 from .. import Backend, backend_for
@@ -257,59 +258,58 @@ _USED = (
 )
 
 
-class Kubernetes(_Login):
+class _ByJwt(_Login):
+    """Shows a JWT for a role. `shown`: where it is kept, or why what was given is no such place."""
+
+    _hint: str
+
+    def __init__(self, role: str, mount: str, shown: SecretReference | str | ConfigurationError) -> None:
+        if isinstance(shown, ConfigurationError):
+            raise shown
+        self._jwt, self._role, self._mount = shown, _text(role, "role"), mount_path(mount)
+        self.references = (shown,) if isinstance(shown, SecretReference) else ()
+
+    def obtain(self, desk: Desk) -> Pass:
+        jwt = desk.secret(self._jwt)
+        reply = desk.ask(lambda client: self._request(client, jwt), None)
+        return pass_of(reply, desk, f"the login with the role {self._role!r} at auth/{self._mount}", self._hint)
+
+    def _request(self, client: Any, jwt: Secret) -> Outgoing:
+        raise NotImplementedError
+
+
+class Kubernetes(_ByJwt):
     """A pod's service account. `jwt` is its token's path, best a projected one with an audience, or a reference."""
+
+    _hint = "Is the service account bound to that role, in this namespace, with this audience?"
 
     def __init__(
         self, role: str, mount: str = "kubernetes", jwt: str | SecretReference | os.PathLike[str] = _SERVICE_ACCOUNT
     ) -> None:
-        found = _place(jwt, "jwt")
+        shown = _place(jwt, "jwt")
         del jwt
-        if isinstance(found, ConfigurationError):
-            raise found
-        self._jwt = found
-        self._role, self._mount = _text(role, "role"), mount_path(mount)
-        self.references = (self._jwt,) if isinstance(self._jwt, SecretReference) else ()
+        super().__init__(role, mount, shown)
 
-    def obtain(self, desk: Desk) -> Pass:
-        jwt = desk.secret(self._jwt)
-        reply = desk.ask(
-            lambda client: client.auth.kubernetes.login(
-                self._role, jwt.reveal(), use_token=False, mount_point=self._mount
-            ),
-            None,
+    def _request(self, client: Any, jwt: Secret) -> Outgoing:
+        built: Outgoing = client.auth.kubernetes.login(
+            self._role, jwt.reveal(), use_token=False, mount_point=self._mount
         )
-        return pass_of(
-            reply,
-            desk,
-            f"the login with the role {self._role!r} at auth/{self._mount}",
-            "Is the service account bound to that role, in this namespace, with this audience?",
-        )
+        return built
 
 
-class Jwt(_Login):
+class Jwt(_ByJwt):
     """A JWT of a CI system or a workload identity. `jwt`: a reference to it, or the path of its file."""
 
-    def __init__(self, role: str, jwt: str | SecretReference | os.PathLike[str], mount: str = "jwt") -> None:
-        found = _place(jwt, "jwt")
-        del jwt
-        if isinstance(found, ConfigurationError):
-            raise found
-        self._jwt = found
-        self._role, self._mount = _text(role, "role"), mount_path(mount)
-        self.references = (self._jwt,) if isinstance(self._jwt, SecretReference) else ()
+    _hint = "Has the JWT ended, or another issuer, audience or claim than the role asks for?"
 
-    def obtain(self, desk: Desk) -> Pass:
-        jwt = desk.secret(self._jwt)
-        reply = desk.ask(
-            lambda client: client.auth.jwt.jwt_login(self._role, jwt.reveal(), use_token=False, path=self._mount), None
-        )
-        return pass_of(
-            reply,
-            desk,
-            f"the login with the role {self._role!r} at auth/{self._mount}",
-            "Has the JWT ended, or another issuer, audience or claim than the role asks for?",
-        )
+    def __init__(self, role: str, jwt: str | SecretReference | os.PathLike[str], mount: str = "jwt") -> None:
+        shown = _place(jwt, "jwt")
+        del jwt
+        super().__init__(role, mount, shown)
+
+    def _request(self, client: Any, jwt: Secret) -> Outgoing:
+        built: Outgoing = client.auth.jwt.jwt_login(self._role, jwt.reveal(), use_token=False, path=self._mount)
+        return built
 
 
 class AwsIam(_Login):
