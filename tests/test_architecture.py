@@ -26,11 +26,12 @@ ORDER = [
         "errors secret clock reference events flight credentials urls identity tls exchange transport",
         "backends backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd",
+        "backends.aws.place backends.aws.faults backends.aws.wire",
         "backends.vault.answers backends.vault.wire backends.vault.iam backends.vault.logins backends.vault.tokens",
         "backends.vault.kv backends.vault.visit backends.vault.variables backends.vault",
-        "backends.aws.place backends.aws.faults backends.aws.wire backends.aws",
+        "backends.aws",
         "resolve token endpoint answer discovery rounds fetch renewal shared",
-        "config.tables config.pasted config.stores config source",
+        "config.tables config.pasted config.stores config.settings config.layers config.file config source",
         "auth auth.challenge auth.httpx auth.",
         "rotation rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",
@@ -53,7 +54,7 @@ THIRD_PARTY = {
     "rich": ("cli.",),
     "pytest": ("testing.",),
 }
-READS_THE_ENVIRONMENT = ("backends.", "transport", "shared", "config", "rotation.", "cli.")
+READS_THE_ENVIRONMENT = ("backends.", "transport", "shared", "config.", "rotation.", "cli.")
 FORBIDDEN = {"manager", "provider", "handler", "util", "utils", "helper", "helpers", "core", "context"}
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "secretsource", "tests", "examples"}
 

@@ -8,14 +8,17 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from getpass import GetPassWarning, getpass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..backends import Stored, Writable, backend_for
 from ..backends.edits import WHOLE
 from ..backends.file import FileBackend
 from ..backends.formats import format_of
+from ..clock import Deadline, checked_seconds
 from ..config import Settings
 from ..errors import ConfigurationError
+from ..events import Emitter
+from ..flight import Flight, Flights
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from ..urls import same_issuer
@@ -23,6 +26,8 @@ from . import check
 from .options import add_credentials, add_issuer, add_request, settings_of
 
 __all__ = ["add_to"]
+
+T = TypeVar("T")
 
 _LONGEST = 16 * 1024  # characters: what is read is at most 64 KiB, with the pending and the previous one
 
@@ -58,8 +63,8 @@ def _run(options: argparse.Namespace) -> int:
     has_issuer = settings.get("issuer") is not None or settings.get("token_url") is not None
     if has_issuer:
         check.target_of(settings)  # what is written binds every program that reads it
-    timeout = float(settings.get("timeout", 10.0))
-    stored = backend.read_whole(reference, timeout=timeout)
+    timeout = checked_seconds("timeout", settings.get("timeout", 10.0))
+    stored = _in_time(lambda left: backend.read_whole(reference, timeout=left), timeout, "reading what is there")
     # What can be refused is refused before anybody types a secret.
     if _holds_one_text(backend, reference, stored, timeout):
         document, note = (
@@ -69,11 +74,25 @@ def _run(options: argparse.Namespace) -> int:
     else:
         document, note = _document(stored.fields, reference, settings, pending=options.pending), ""
     fields = document(_asked_for())
-    backend.write_whole(reference, fields, version=stored.version, timeout=timeout)
+    _in_time(
+        lambda left: backend.write_whole(reference, fields, version=stored.version, timeout=left),
+        timeout,
+        "writing the secret, which may be there now",
+    )
     print(f"written: {reference}{note}", file=sys.stderr)
     if not has_issuer:
         options.no_token = True
     return check.run(options)
+
+
+def _in_time(call: Callable[[float], T], timeout: float, phase: str) -> T:
+    """What the call to a store gives, which is waited for no longer than it was given, whatever the store does."""
+
+    def body(flight: Flight[T]) -> T:
+        flight.phase = phase
+        return call(flight.deadline.left())
+
+    return Flights[T]("answer of the store", Emitter()).run("put", body, Deadline(timeout))
 
 
 def _holds_one_text(backend: Writable, reference: SecretReference, stored: Stored, timeout: float) -> bool:
@@ -82,7 +101,10 @@ def _holds_one_text(backend: Writable, reference: SecretReference, stored: Store
     if set(stored.fields) != {WHOLE}:
         return False
     # A document with that one field is no text, which the whole does not tell.
-    return backend.read(reference, fresh=True, timeout=timeout).text is not None
+    document = _in_time(
+        lambda left: backend.read(reference, fresh=True, timeout=left), timeout, "reading what is there"
+    )
+    return document.text is not None
 
 
 def _one_text(

@@ -18,7 +18,7 @@ from secretsource.backends.aws.place import RegionMemory, place_of
 from secretsource.clock import Deadline
 from secretsource.credentials import Document, interpret
 from secretsource.errors import BackendError, DeadlineExceeded, MalformedSecret, SecretNotFound
-from secretsource.testing import BackendContract, FakeIssuer, TickingClock
+from secretsource.testing import Answer, BackendContract, FakeIssuer, TickingClock
 
 from ..stores import in_threads
 from .layouts import CANARY, revealed, shows
@@ -342,13 +342,17 @@ def test_a_candidate_that_cannot_be_read_never_stops_the_current_secret(answer: 
     assert (document.pending, document.previous) == (None, None)
 
 
-def test_a_candidate_that_is_known_survives_a_throttled_read_of_it() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [refused("ThrottlingException"), Answer(403, {}, b"<html>a proxy's"), Answer(404, {}, b"<html>a proxy's")],
+)
+def test_a_candidate_that_is_known_survives_a_read_that_tells_nothing_of_it(answer: Answer) -> None:
     throttled = False
 
     def script(asked: Asked) -> Any:
         if asked.stage == "AWSCURRENT":
             return value("now")
-        return refused("ThrottlingException") if throttled else value("next", str(asked.stage), PENDING_ID)
+        return answer if throttled else value("next", str(asked.stage), PENDING_ID)
 
     with Scripted(script) as aws:
         backend = aws.backend()

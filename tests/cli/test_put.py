@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from secretsource.secret import Secret
 from secretsource.testing import FakeIssuer
 from secretsource.testing.fixtures import fake_issuer
 
-from . import CANARY, Ran, Terminal, called, plug_in, private, process
+from . import CANARY, PATIENCE, Ran, Terminal, called, environment, plug_in, private, process, started
 
 __all__ = ["fake_issuer"]
 
@@ -398,6 +401,60 @@ def test_what_is_kept_in_a_store_stays_a_text_or_a_document(
     assert ran.code == 0, ran
     assert module.written == [fields]
     assert ("as one text" in ran.err) == (len(fields) == 1)
+
+
+# --- a store that hangs -----------------------------------------------------------------------------------------------
+
+HANGS = """
+import time
+from secretsource import Document, Secret
+from secretsource.backends import Stored
+class Store:
+    options = frozenset()
+    ttl = None
+    def read_whole(self, reference, *, timeout):
+        self.hang("read_whole")
+        return Stored({{"client_secret": Secret("old")}}, "1")
+    def read(self, reference, *, fresh, timeout):
+        self.hang("read")
+        return Document({{"client_secret": Secret("old")}})
+    def write_whole(self, reference, fields, *, version, timeout):
+        self.hang("write_whole")
+        return "2"
+    def hang(self, call):
+        if call == {call!r}:
+            print("it hangs", flush=True)
+            time.sleep({seconds})
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "phase"), [("read_whole", "reading"), ("read", "reading"), ("write_whole", "which may be there now")]
+)
+def test_a_store_that_hangs_is_waited_for_no_longer_than_the_timeout(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, phase: str
+) -> None:
+    store = f"hangs-in-{call.replace('_', '-')}"
+    monkeypatch.syspath_prepend(plug_in(folder, store, HANGS.format(call=call, seconds=4)))
+    began = time.monotonic()
+    ran = put(f"{store}:pos", "--client-id", "pos", "--timeout", "0.5")
+    assert time.monotonic() - began < 3
+    assert ran.code == 5, ran
+    assert "within 0.5 s" in ran.err
+    assert phase in ran.err
+    assert "written" not in ran.err
+    assert CANARY not in ran.err
+
+
+def test_an_interrupt_while_a_store_hangs_ends_with_130(folder: Path) -> None:
+    path = plug_in(folder, "stuck", HANGS.format(call="read_whole", seconds=3600))
+    where = os.pathsep.join([path, environment()["PYTHONPATH"]])
+    with started("put", "--credentials", "stuck:pos", "--timeout", "3600", PYTHONPATH=where) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "it hangs\n"
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, err) == (130, "secretsource: interrupted\n")
 
 
 # --- at a terminal ----------------------------------------------------------------------------------------------------

@@ -209,10 +209,10 @@ class AwsBackend:
 
     def _read_fresh(self, place: Place, reference: SecretReference, deadline: Deadline) -> Document:
         # In this order nothing is missed while labels move on: pending becomes current, current previous.
-        pending = self._candidate(PENDING, place, reference, deadline)
+        pending = self._candidate(place._replace(stage=PENDING), reference, deadline)
         value = self._value(place, reference, deadline)
         current = self._document(value, place, reference)
-        previous = self._candidate(PREVIOUS, place, reference, deadline)
+        previous = self._candidate(place._replace(stage=PREVIOUS), reference, deadline)
         known = self._known.get(str(reference))
         before = known.under(value.arn, value.version) if known is not None else {}
         documents = {CURRENT: current}
@@ -222,19 +222,14 @@ class AwsBackend:
                 documents[label] = document
         return self._together(reference, value.arn, documents)
 
-    def _candidate(
-        self, label: str, place: Place, reference: SecretReference, deadline: Deadline
-    ) -> Document | Fault | None:
-        """The document under a further label; None where there is none, a Fault where that cannot be found out."""
+    def _candidate(self, place: Place, reference: SecretReference, deadline: Deadline) -> Document | Fault | None:
+        """The document beside AWSCURRENT there; None where there is none, a Fault where that cannot be found out."""
         share = Deadline(deadline.left() / 3)  # what hangs here must leave time for AWSCURRENT
-        found = self._tried(_getting(place._replace(stage=label)), place, share, attempts=1)
+        found = self._tried(_getting(place), place, share, attempts=1)
         if isinstance(found, Fault):
-            return found if found.transient or found.kind is DeadlineExceeded else None
-        return self._document_or_none(found, place, reference)
-
-    def _document_or_none(self, value: _Value, place: Place, reference: SecretReference) -> Document | None:
+            return found if found.kind in (BackendUnavailable, DeadlineExceeded) else None
         try:
-            return self._document(value, place, reference)
+            return self._document(found, place, reference)
         except MalformedSecret:
             return None
 
@@ -256,9 +251,8 @@ class AwsBackend:
                 if label == CURRENT:
                     document = self._document(self._value(there, reference, deadline), place, reference)
                 else:
-                    share = Deadline(deadline.left() / 3)
-                    found = self._tried(_getting(there), place, share, attempts=1)
-                    document = None if isinstance(found, Fault) else self._document_or_none(found, place, reference)
+                    found = self._candidate(there, reference, deadline)
+                    document = None if isinstance(found, Fault) else found
             if document is not None:
                 documents[label] = document
         return self._together(reference, arn, documents)
@@ -348,7 +342,8 @@ class AwsBackend:
         found = self._tried(_getting(place), place, deadline, attempts=self._attempts)
         if not isinstance(found, Fault):
             return found
-        if found.status == "ResourceNotFoundException" and not place.by_arn:
+        # By its kind, too: the SSO service has the same code for a role that is not there.
+        if found.kind is SecretNotFound and found.status == "ResourceNotFoundException" and not place.by_arn:
             return None
         raise found.error(reference)
 

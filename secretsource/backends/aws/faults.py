@@ -26,11 +26,13 @@ _TRANSIENT = re.compile(
     r"Throttl|TooManyRequests|RequestThrottled|RequestLimitExceeded|SlowDown|RequestTimeout|PriorRequestNotComplete"
     r"|InternalServiceError|InternalFailure|InternalError|ServiceUnavailable|IDPCommunicationError"
 )
-_DENIED = re.compile(r"AccessDenied|NotAuthorized|UnauthorizedOperation|OptInRequired|403$")
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{2,80}")  # botocore puts the status where an answer has none
+_DENIED = re.compile(r"AccessDenied|NotAuthorized|UnauthorizedOperation|OptInRequired")
 _EXPIRED = re.compile(r"ExpiredToken|RequestExpired|TokenRefreshRequired")
 _UNKNOWN_KEY = re.compile(r"UnrecognizedClient|InvalidClientTokenId|InvalidAccessKeyId|MissingAuthenticationToken")
 _BAD_SIGNATURE = re.compile(r"InvalidSignature|SignatureDoesNotMatch|IncompleteSignature")
 _CLOCK = re.compile(r"Signature expired|Signature not yet current|RequestTimeTooSkewed")
+_ELSEWHERE = "Does endpoint_url= or a proxy lead elsewhere?"
 _AGAIN_LATER = "It is tried again; if it stays, look at the AWS Health Dashboard and the way there from this machine"
 
 
@@ -138,6 +140,7 @@ _OF_BOTOCORE: dict[str, tuple[type[SecretSourceError], str, str, bool | None]] =
         None,
     ),
     "HTTPClientError": (BackendUnavailable, "cannot be read: AWS cannot be reached", _AGAIN_LATER, None),
+    "ConnectionError": (BackendUnavailable, "cannot be read: AWS cannot be reached", _AGAIN_LATER, None),
     "IncompleteReadError": (BackendUnavailable, "cannot be read: an answer was cut off", _AGAIN_LATER, None),
     "ResponseParserError": (BackendUnavailable, "cannot be read: the answer is not one of AWS", _AGAIN_LATER, None),
     "MetadataRetrievalError": (
@@ -155,8 +158,8 @@ _OF_BOTOCORE: dict[str, tuple[type[SecretSourceError], str, str, bool | None]] =
 }
 
 
-def fault_of(error: Exception, place: Place, region: str | None) -> Fault:
-    """The meaning of whatever a call raised."""
+def fault_of(error: Exception, place: Place | None, region: str | None) -> Fault:
+    """The meaning of whatever a call raised; without a place, one that was to bring the credentials."""
     if isinstance(error, SecretSourceError):  # of our transport, on its way through botocore
         return Fault(type(error), f"cannot be read: {error.message}", error.hint or _AGAIN_LATER, error.retryable)
     response = getattr(error, "response", None)
@@ -178,12 +181,12 @@ def malformed(what: str, hint: str, request_id: str | None = None) -> Fault:
     return Fault(MalformedSecret, what, hint, request_id=request_id)
 
 
-def _of_answer(response: dict[str, Any], operation: str, place: Place, region: str | None) -> Fault:
+def _of_answer(response: dict[str, Any], operation: str, place: Place | None, region: str | None) -> Fault:
     problem, metadata = (response.get(name) or {} for name in ("Error", "ResponseMetadata"))
     code, text = str(problem.get("Code", "")), str(problem.get("Message", ""))
     http = metadata.get("HTTPStatusCode")
     http = http if isinstance(http, int) else 0
-    status: int | str = code if re.fullmatch(r"[A-Za-z][A-Za-z0-9.]{2,80}", code) else http
+    status: int | str = code if _CODE.fullmatch(code) else http
     request_id = metadata.get("RequestId")
     known = next(_meanings(code, text, http, operation, place, region))
     return known._replace(
@@ -192,7 +195,9 @@ def _of_answer(response: dict[str, Any], operation: str, place: Place, region: s
     )
 
 
-def _meanings(code: str, text: str, http: int, operation: str, place: Place, region: str | None) -> Iterator[Fault]:
+def _meanings(
+    code: str, text: str, http: int, operation: str, place: Place | None, region: str | None
+) -> Iterator[Fault]:
     """The first that fits is meant."""
     if _CLOCK.match(code) or (_BAD_SIGNATURE.match(code) and _CLOCK.search(text)):
         yield Fault(
@@ -226,12 +231,28 @@ def _meanings(code: str, text: str, http: int, operation: str, place: Place, reg
             "cannot be read: AWS is throttling the requests" if slowly else "cannot be read: AWS is out of order",
             "It is tried again; the quota is that of the account that reads" if slowly else _AGAIN_LATER,
         )
-    if operation.startswith("AssumeRole"):
+    if http == 403 and not _CODE.fullmatch(code):  # which tells nothing about the secret, and takes nothing away
+        yield Fault(BackendUnavailable, "cannot be read: something before AWS refuses it (403)", _ELSEWHERE)
+    if not _CODE.fullmatch(code):
+        yield Fault(
+            BackendUnavailable,
+            f"cannot be read: {http or 'something'} was answered that is not of AWS",
+            _ELSEWHERE,
+            False,
+        )
+    if operation == "AssumeRole":
         yield Fault(
             AccessDenied,
             "cannot be asked for: the role of role_arn= may not be assumed",
             "Its trust policy must name who runs this program, and the external_id= if it asks for one",
         )
+    if place is None:
+        yield Fault(
+            AccessDenied,
+            f"cannot be asked for: AWS refuses this program the credentials of its role ({operation})",
+            "May the pod, the SSO user or the profile have that role? See aws sts get-caller-identity, run as it",
+        )
+        return
     if code.startswith("AccessDenied") and re.search(r"\bKMS\b|kms:", text):
         yield Fault(
             AccessDenied,
@@ -269,7 +290,7 @@ def _meanings(code: str, text: str, http: int, operation: str, place: Place, reg
     yield Fault(
         BackendUnavailable,
         f"cannot be read: {http or 'something'} was answered that is not of Secrets Manager",
-        "Does endpoint_url= or a proxy lead elsewhere?",
+        _ELSEWHERE,
         False,
     )
 
