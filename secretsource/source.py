@@ -298,6 +298,8 @@ class TokenSource:
         """
         from .config import asked_environment, loaded, located  # for who has a configuration
 
+        if not isinstance(client, str):
+            raise ConfigurationError(f"the name of a client is a str, not {type(client).__name__}")
         file, asked = located(path), asked_environment(environment)
         source = _configured.get((file, client, asked))
         if source is None or source._closed:

@@ -359,10 +359,17 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         loaded(located(tmp_path / "none.toml"))
 
 
-@pytest.mark.parametrize("path", [5, b"secretsource.toml"])
+@pytest.mark.parametrize("path", [5, b"secretsource.toml", "a\0b"])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(ConfigurationError, match="path= is the path of a file"):
+    with pytest.raises(ConfigurationError, match=r"path= is the path of a file|path= has a NUL"):
         located(path)
+
+
+@pytest.mark.parametrize("names", [(["pos"],), ("pos", ["test"]), (5,), ("pos", 5)])
+def test_what_is_no_name_is_refused(tmp_path: Path, names: Any) -> None:
+    path = written(tmp_path, "[environments.test]\n[clients.pos]\ncredentials = 'env:POS'\n")
+    with pytest.raises(ConfigurationError, match="is a str, not"):
+        TokenSource.from_config(*names, path=path)
 
 
 def test_a_link_means_the_file_that_it_leads_to(tmp_path: Path) -> None:

@@ -258,9 +258,7 @@ fields = st.none() | st.builds(Fields, st.none() | field, field).filter(lambda b
 
 @st.composite
 def references(draw: st.DrawFn) -> SecretReference:
-    store = draw(
-        st.sampled_from(BUILT_IN_STORES) | st.from_regex(r"[a-z][a-z0-9-]+", fullmatch=True)
-    )
+    store = draw(st.sampled_from(BUILT_IN_STORES) | st.from_regex(r"[a-z][a-z0-9-]+", fullmatch=True))
     absolute = directory = False
     segments: tuple[str, ...]
     if store == "aws":

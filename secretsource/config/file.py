@@ -32,6 +32,8 @@ def located(path: str | os.PathLike[str] | None = None, *, upwards: bool = False
     if path is not None and (not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes)):
         raise ConfigurationError(f"path= is the path of a file, not {type(path).__name__}")
     named = path or os.environ.get("SECRETSOURCE_CONFIG")
+    if named and "\0" in os.fspath(named):
+        raise ConfigurationError("path= has a NUL in it", hint="Name the file")
     if named:
         return _place(os.path.abspath(named))
     folder = os.getcwd()
@@ -50,6 +52,8 @@ def located(path: str | os.PathLike[str] | None = None, *, upwards: bool = False
 
 def asked_environment(name: str | None = None) -> str:
     """The environment that is asked for, "" where none is: the argument, else SECRETSOURCE_ENV."""
+    if name is not None and not isinstance(name, str):
+        raise ConfigurationError(f"the name of an environment is a str, not {type(name).__name__}")
     return name or os.environ.get("SECRETSOURCE_ENV", "")
 
 

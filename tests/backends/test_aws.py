@@ -157,6 +157,12 @@ def test_a_partial_arn_is_read_with_one_warning(moto: Moto, caplog: pytest.LogCa
     assert "partial ARN" in warnings[0]
 
 
+@pytest.mark.parametrize("moment", ["2026-01-01", None])
+def test_a_time_of_writing_without_a_zone_is_left_out(moment: str | None) -> None:
+    with Scripted(always(value("s", CreatedDate=moment))) as aws:
+        assert read(aws.backend(), f"aws://{ARN}").created is None
+
+
 # --- what it is built from
 
 

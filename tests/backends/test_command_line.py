@@ -250,3 +250,12 @@ def test_what_two_people_put_at_once_is_kept_in_turn(vault: Desk, corner: Corner
         backend.write_whole(
             reference, {**stored.fields, "client_secret": Secret("lost")}, version=stored.version, timeout=30
         )
+
+
+def test_check_warns_of_a_partial_arn_that_works(aws: Desk, moto: Moto, issuer: FakeIssuer, tmp_path: Path) -> None:
+    document = {"client_id": "pos", "client_secret": CANARY, "issuer": issuer.url, "environment": "production"}
+    name = moto.create(document, f"partial/{moto.fresh_name().replace('-', '_')}")
+    arn = moto.client.describe_secret(SecretId=name)["ARN"].rpartition("-")[0]
+    status, found = aws.checked("pos", "--credentials", f"aws://{arn}")["store"]
+    assert status == "warning"
+    assert "partial ARN" in found

@@ -43,6 +43,7 @@ _LARGEST = 65536  # bytes of a secret value
 _KNOWN_AT_MOST = 256
 _OWN_STAGE = "secretsource-put"
 _READ_BACK_EVERY = 0.2
+_PARTIAL = "It is a partial ARN, which may mean another secret: give the full one, with six characters behind the name"
 _CHANGED = "was changed by somebody else meanwhile"
 
 
@@ -157,6 +158,10 @@ class AwsBackend:
         beside = known.under(value.arn, value.version) if known is not None else {}
         return self._together(reference, value.arn, {**beside, CURRENT: current})
 
+    def caution(self, reference: SecretReference) -> str | None:
+        """What to look at in a reference that works, for `secretsource check`."""
+        return _PARTIAL if place_of(reference, self._region).partial else None
+
     def read_whole(self, reference: SecretReference, *, timeout: float) -> Stored:
         """Everything under AWSCURRENT; the one secret of a plain text is called client_secret."""
         place = self._writable(reference)
@@ -204,7 +209,7 @@ class AwsBackend:
         place = place_of(reference, self._region)
         if place.partial and place.secret not in self._warned:
             self._warned.add(place.secret)
-            LOGGER.warning("%s is a partial ARN, which may mean another secret: give the full one", reference)
+            LOGGER.warning("%s: %s", reference, _PARTIAL)
         return place
 
     def _read_fresh(self, place: Place, reference: SecretReference, deadline: Deadline) -> Document:
@@ -462,7 +467,7 @@ def _value(answer: Mapping[str, Any], stage: str | None) -> _Value | Fault:
         arn,
         version,
         stages,
-        created if isinstance(created, datetime) else None,
+        created if isinstance(created, datetime) and created.tzinfo is not None else None,
         Secret(text) if isinstance(text, str) else parse_bytes(bytes(content or b"")),
         text is None,
     )
