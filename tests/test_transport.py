@@ -7,6 +7,7 @@ import os
 import pickle
 import pprint
 import re
+import select
 import socket
 import ssl
 import sys
@@ -658,17 +659,21 @@ class ConnectProxy(Peer):
                 return
             with socket.create_connection(("127.0.0.1", self._upstream), 10) as upstream:
                 connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=self._pump, args=(upstream, connection), daemon=True)
-                back.start()
-                self._pump(connection, upstream)
-                back.join(10)
+                self._relay(connection, upstream)
 
     @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
+    def _relay(one: socket.socket, other: socket.socket) -> None:
+        """On one thread: OpenSSL lets only one at a time read from or write to a connection."""
         with suppress(OSError):
-            while piece := source.recv(65536):
-                target.sendall(piece)
-        for each in (source, target):
+            while True:
+                buffered = isinstance(one, ssl.SSLSocket) and one.pending()
+                ready = [one] if buffered else select.select([one, other], [], [], LONG)[0]
+                pieces = [(source, source.recv(65536)) for source in ready]
+                if not pieces or any(not piece for _, piece in pieces):
+                    break
+                for source, piece in pieces:
+                    (other if source is one else one).sendall(piece)
+        for each in (one, other):
             with suppress(OSError):
                 socket.socket.shutdown(each, socket.SHUT_RDWR)
 
