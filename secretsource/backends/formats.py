@@ -13,11 +13,9 @@ theirs, so those end in the leaf functions here, which return a Fault instead.
 
 from __future__ import annotations
 
-import configparser
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -192,6 +190,8 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _toml(text: str) -> dict[str, Any] | Fault:
+    import tomllib  # here and below where it is needed: a start without such a file does not pay for it
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -200,6 +200,8 @@ def _toml(text: str) -> dict[str, Any] | Fault:
 
 
 def _ini(text: str) -> dict[str, Any] | Fault:
+    import configparser
+
     # No file can hold a NUL, so no section of it has this name; none is the default, so nothing is inherited.
     top = "\0"
     parser = configparser.RawConfigParser(default_section="\0\0", empty_lines_in_values=False)
