@@ -110,7 +110,7 @@ class Visit:
             else:
                 hint = advice(self.origin.reference, self._mounted(), reply.status, needs)
             if reply.status == 403:
-                hint = f"{hint}. {self._about_the_token(reply)}"
+                hint = self._with_the_token(hint, reply)
         return failure(reply, self.origin, self._vault.address, hint)
 
     def check_new(self, place: Place) -> None:
@@ -240,11 +240,14 @@ class Visit:
             left = uses if isinstance(uses, int) and uses > 0 else None  # this question is counted already
             self._vault.tokens.learn(held, life, max(first or life, life), data.get("renewable") is True, left)
 
-    def _about_the_token(self, reply: Reply) -> str:
+    def _with_the_token(self, hint: str, reply: Reply) -> str:
+        """The hint with what is known of the token, the likelier one first."""
         if self._held is None or self._held.token is None:
-            return "No token was sent: it is that of the agent that counts"
+            return f"{hint}. No token was sent: it is that of the agent that counts"
         if self._vault.login.repeats:
-            return "A new login changed nothing"
+            return f"{hint}. A new login changed nothing"
         if "1 error occurred" in reply.says and "invalid token" not in reply.says:  # the words of a policy's refusal
-            return "The token itself is good"
-        return "Or the token has ended or was revoked, and cannot be had again: put a new one where it is kept"
+            return f"{hint}. The token itself is good"
+        return (
+            f"The token has ended or was revoked, and cannot be had again: put a new one where it is kept. Else: {hint}"
+        )
