@@ -97,16 +97,17 @@ class Clients:
 
     def attempt(self, region: str | None, action: Callable[[Any], T], place: Place, deadline: Deadline) -> T | Fault:
         """What one call gave, or why it gave nothing."""
-        client = None
+        used = region
         part = Deadline(min(self._settings.attempt, deadline.left()))
         with within(part):
             try:
                 client = self.client(region, part, deadline)
                 if not isinstance(client, Fault):
+                    used = client.meta.region_name
                     return action(client)
                 fault = client
             except Exception as error:
-                fault = fault_of(error, place, region if client is None else client.meta.region_name)
+                fault = fault_of(error, place, used)
         if fault.kind is ConfigurationError and fault.status is None:
             self.forget()  # a client keeps that it found no credentials, and they may come
         if fault.kind is DeadlineExceeded and not deadline.over():
@@ -187,6 +188,7 @@ def session_of(settings: Settings) -> Any:
         """Also the clients that find credentials (STS, SSO) send by our transport."""
 
         credentials: _Credentials | None = None
+        wire: Any = None
 
         def create_client(self, *args: Any, **options: Any) -> Any:
             client = super().create_client(*args, **options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from ...clock import Deadline
@@ -323,15 +324,12 @@ class AwsIam(_Login):
         self._server_id, self._region = server_id, region
 
     def obtain(self, desk: Desk) -> Pass:
-        missing = False
-        try:
-            from .iam import signed_identity
-        except ModuleNotFoundError:
-            missing = True
-        if missing:
+        if find_spec("botocore") is None:
             raise ConfigurationError(
                 "a login to Vault with an AWS role needs botocore", hint="Run pip install 'secretsource[aws]'"
             )
+        from .iam import signed_identity
+
         reply = desk.ask(
             lambda client: client.adapter.post(
                 f"/v1/auth/{self._mount}/login",
