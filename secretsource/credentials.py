@@ -29,17 +29,19 @@ class Document(Masked):
     """What a store gave: a mapping of names to texts (nested where the store is), or one text.
 
     `version` is the store's own name for this state, `created` an aware datetime, `valid_for` the seconds the store
-    says it holds (a lease). `pending` and `previous` are documents where a store keeps them apart. Texts become
-    `Secret`s; a value of None stands for a name that exists and was not read.
+    says it holds, `leased` that it was made for this read and another is made for the next. `pending` and `previous`
+    are documents where a store keeps them apart. Texts become `Secret`s; a value of None stands for a name that exists
+    and was not read.
     """
 
-    __slots__ = ("created", "fields", "pending", "previous", "text", "valid_for", "version")
+    __slots__ = ("created", "fields", "leased", "pending", "previous", "text", "valid_for", "version")
 
     text: Secret | None
     fields: _Tree
     version: str | None
     created: Any
     valid_for: float | None
+    leased: bool
     pending: Document | None
     previous: Document | None
 
@@ -50,6 +52,7 @@ class Document(Masked):
         version: str | None = None,
         created: Any = None,
         valid_for: float | None = None,
+        leased: bool = False,
         pending: Document | None = None,
         previous: Document | None = None,
     ) -> None:
@@ -62,6 +65,7 @@ class Document(Masked):
             ("version", version),
             ("created", created),
             ("valid_for", valid_for),
+            ("leased", bool(leased)),
             ("pending", pending),
             ("previous", previous),
         ):

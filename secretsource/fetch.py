@@ -7,14 +7,15 @@ follows a rejection happens once, whoever asked, and its outcome serves all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .answer import Granted, Refusal, read_answer
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
 from .discovery import Discovery, Metadata, Target
 from .endpoint import token_request
-from .errors import CredentialsRejected, IssuerUnavailable, SecretSourceError, TokenError
-from .events import CandidateRejected, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
+from .errors import ConfigurationError, CredentialsRejected, IssuerUnavailable, SecretSourceError, TokenError
+from .events import CandidateRejected, CandidateUnfit, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
 from .exchange import Answer
 from .flight import Flight, Flights, ticket
 from .identity import Identity
@@ -90,6 +91,9 @@ class Fetcher:
         mark = ticket()
         if fresh:
             reading = self._credentials.reading_after(mark, flight.deadline, free=True)
+            failure = self._credentials.failure
+            if failure is not None:
+                raise failure  # what is kept would prove nothing of what is in the store
         else:
             reading = self._credentials.reading(flight.deadline)
         if self._circuit.open_for(reading.values) and self._may_look_again(reading):
@@ -146,7 +150,10 @@ class _Round:
     def granted(self, admitted: Admitted, notice: Callable[[Reading], object] | None) -> Granted:
         reading, only = admitted
         self._check_binding(reading)
+        reading = self._fitting(reading)
         first = only or self._fetcher._candidates.first(reading)
+        if first.value not in {each.value for each in self._fetcher._candidates.of(reading)}:
+            first = self._fetcher._candidates.first(reading)  # it was its turn, and is for somebody else
         while True:
             mark = ticket()
             outcome = self._ask(first)
@@ -195,6 +202,7 @@ class _Round:
         while True:
             self._check_circuit(reading)
             self._check_binding(reading)
+            reading = self._fitting(reading)
             if refusal.kind == "doubtful" and reading.values == before.values:
                 raise self._error(refusal)
             for candidate in fetcher._candidates.of(reading):
@@ -313,6 +321,20 @@ class _Round:
         failure.args = (failure.message,)
         failure.issuer = self._fetcher._target.name
         failure.auth_method = self._metadata.auth_method
+
+    def _fitting(self, reading: Reading) -> Reading:
+        """The reading without the candidates whose own documents are for another issuer or environment."""
+        fetcher, credentials = self._fetcher, reading.credentials
+        for kind, binding in reading.apart.items():
+            if binding == reading.binding:
+                continue
+            try:
+                fetcher._target.check_binding(binding, fetcher._credentials.name, self._metadata.token_url)
+            except ConfigurationError as error:
+                without: dict[str, Any] = {kind: None}
+                credentials = replace(credentials, **without)
+                self._flight.events.append(CandidateUnfit(fetcher._credentials.name, kind, error.message))
+        return reading._replace(credentials=credentials, apart={})
 
     def _check_binding(self, reading: Reading) -> None:
         fetcher = self._fetcher

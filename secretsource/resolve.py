@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .backends import Backend, backend_for
 from .clock import SYSTEM_CLOCK, Clock, Deadline, checked_seconds
@@ -25,7 +24,6 @@ from .errors import (
     SecretSourceError,
 )
 from .events import (
-    CandidateUnfit,
     CredentialsChanged,
     CredentialsDropped,
     CredentialsRecovered,
@@ -50,7 +48,8 @@ class Reading(NamedTuple):
 
     `ticket` is that of its flight, `began` when that began, `due` when the next read is. `values` is a fingerprint of
     all candidates, `changed` when they last became others (None: never since the first read). `leased`: the store made
-    them for this read, and makes others for the next.
+    them for this read, and makes others for the next. `apart`: what pending and previous are bound to, where those have
+    documents of their own.
     """
 
     credentials: ClientCredentials
@@ -61,6 +60,14 @@ class Reading(NamedTuple):
     due: float
     values: bytes
     changed: float | None
+    leased: bool = False
+    apart: Mapping[str, Binding] = {}
+
+
+class _Lease(NamedTuple):
+    """For how long the store says that a document holds, and whether that was made for this read alone."""
+
+    seconds: float | None = None
     leased: bool = False
 
 
@@ -166,6 +173,11 @@ class CredentialsSource:
         return self._may_be_behind
 
     @property
+    def failure(self) -> SecretSourceError | None:
+        """Why the last read failed; None where it did not."""
+        return None if self._trouble is None else self._trouble.error.again()
+
+    @property
     def kept(self) -> Reading | None:
         """The last good read, whether due or not."""
         return self._kept
@@ -200,7 +212,9 @@ class CredentialsSource:
         """The last good read if it is not due, else a new one."""
         kept = self._not_due()
         if kept is None:
-            kept = self._flights.run("read", self._body(fresh=False), deadline, after=self._reloaded)
+            # A store that hangs must leave time to get a token with what is kept.
+            body = self._body(fresh=False, shared=True)
+            kept = self._flights.run("read", body, deadline, after=self._reloaded)
         return kept
 
     def reading_after(self, mark: int, deadline: Deadline, *, free: bool = False) -> Reading:
@@ -235,22 +249,21 @@ class CredentialsSource:
             return kept
         return None
 
-    def _body(self, *, fresh: bool) -> Callable[[Flight[Reading]], Reading]:
-        return lambda flight: self._read(flight, fresh)
+    def _body(self, *, fresh: bool, shared: bool = False) -> Callable[[Flight[Reading]], Reading]:
+        return lambda flight: self._read(flight, fresh, shared)
 
-    def _read(self, flight: Flight[Reading], fresh: bool) -> Reading:
+    def _read(self, flight: Flight[Reading], fresh: bool, shared: bool) -> Reading:
+        """`shared`: something else is to be done in the same time."""
         flight.phase = f"reading {self.name}"
         began = self._clock.monotonic()
         fresh = fresh or (self._kept is not None and self._kept.ticket <= self._reloaded)
         left = flight.deadline.left()
-        # Where there is something to fall back to, a store that hangs must leave time to get a token with it.
-        meaning, valid_for, failure = self._outcome(fresh, left if self._kept is None else left / 3)
+        meaning, lease, failure = self._outcome(fresh, left / 3 if shared and self._kept is not None else left)
         if meaning is None:
             assert failure is not None
             return self._after_failure(failure, self._clock.monotonic() - began, flight.events)
         if self._accept is not None:
             self._accept(meaning.binding)  # what it refuses does not take the place of what was good
-        meaning = self._without_strangers(meaning, flight.events)
         old = self._kept
         if self._trouble is not None and old is not None:
             flight.events.append(CredentialsRecovered(self.name))
@@ -260,40 +273,32 @@ class CredentialsSource:
             changed = began
             versions = old.credentials.version, meaning.credentials.version
             flight.events.append(CredentialsChanged(self.name, *versions))
-        due = self._due(began, valid_for)
-        leased = valid_for is not None and valid_for > 0  # 0: it may have changed by the next read
-        kept = Reading(meaning.credentials, meaning.binding, flight.ticket, fresh, began, due, values, changed, leased)
+        due = self._due(began, lease)
+        kept = Reading(
+            meaning.credentials,
+            meaning.binding,
+            flight.ticket,
+            fresh,
+            began,
+            due,
+            values,
+            changed,
+            leased=lease.leased,
+            apart=meaning.apart,
+        )
         self._kept, self._trouble = kept, None
         return kept
 
-    def _without_strangers(self, meaning: Meaning, events: list[Event]) -> Meaning:
-        """Leave out the candidates whose own documents are for somebody else."""
-        for kind, binding in meaning.apart.items():
-            # A token endpoint that is discovered is not known here: only the one of the current document is compared.
-            stranger = binding.issuer is None and binding.token_url not in (None, meaning.binding.token_url)
-            reason = "it is bound to another token_url" if stranger else ""
-            try:
-                if self._accept is not None and binding != meaning.binding:
-                    self._accept(binding)
-            except ConfigurationError as error:
-                reason = error.message
-            if reason:
-                events.append(CandidateUnfit(self.name, kind, reason))
-                without: dict[str, Any] = {kind: None}
-                meaning = meaning._replace(credentials=replace(meaning.credentials, **without))
-        return meaning
-
-    def _outcome(self, fresh: bool, timeout: float) -> tuple[Meaning | None, float | None, SecretSourceError | None]:
+    def _outcome(self, fresh: bool, timeout: float) -> tuple[Meaning | None, _Lease, SecretSourceError | None]:
         try:
-            meaning, valid_for = self._load(fresh, timeout)
-            return meaning, valid_for, None
+            return *self._load(fresh, timeout), None
         except SecretSourceError as error:
-            return None, None, error.again()
+            return None, _Lease(), error.again()
         except Exception as error:  # a plug-in's; its text may hold what it read
             kind = type(error).__name__
         return (
             None,
-            None,
+            _Lease(),
             BackendUnavailable(
                 f"{self.name} cannot be read: {kind} was raised",
                 reference=self.name,
@@ -301,7 +306,7 @@ class CredentialsSource:
             ),
         )
 
-    def _load(self, fresh: bool, timeout: float) -> tuple[Meaning, float | None]:
+    def _load(self, fresh: bool, timeout: float) -> tuple[Meaning, _Lease]:
         document = self._backend.read(self._reference, fresh=fresh, timeout=timeout)
         if not isinstance(document, Document):
             raise MalformedSecret(
@@ -318,13 +323,14 @@ class CredentialsSource:
                 store=self._reference.store,
                 hint="This is a bug of that backend",
             )
-        return interpret(document, self._reference, self._client_id), lease
+        return interpret(document, self._reference, self._client_id), _Lease(lease, document.leased)
 
-    def _due(self, began: float, valid_for: float | None) -> float:
+    def _due(self, began: float, lease: _Lease) -> float:
         spread = random.uniform(1 - _TTL_SPREAD, 1 + _TTL_SPREAD)
-        if valid_for is not None:
-            return began + valid_for * min(spread, 1.0)  # a lease is not stretched
-        return began + (float("inf") if self._ttl is None else self._ttl * spread)
+        times = [] if self._ttl is None or lease.leased else [self._ttl * spread]
+        if lease.seconds is not None:
+            times.append(lease.seconds * min(spread, 1.0))  # a lease is not stretched
+        return began + min(times, default=float("inf"))
 
     def _values(self, credentials: ClientCredentials) -> bytes:
         none = Secret("")
@@ -338,7 +344,8 @@ class CredentialsSource:
         if denied_since is None and isinstance(failure, (AccessDenied, SecretNotFound)):
             denied_since = now  # a store that is down in between does not take the denial back
         since = now if self._trouble is None else self._trouble.since
-        pause = min(max(_ASK_AGAIN_AFTER, 3 * took), _LONGEST_PAUSE)  # each call waits for a store that hangs
+        # Each call waits for a store that hangs; without anything to serve meanwhile there is no use in not asking it.
+        pause = _ASK_AGAIN_AFTER if kept is None else min(max(_ASK_AGAIN_AFTER, 3 * took), _LONGEST_PAUSE)
         self._trouble = _Trouble(failure, now + pause, since, denied_since)
         if kept is None:
             raise failure.again()
@@ -381,7 +388,7 @@ class _GivenCredentials(CredentialsSource):
     def reference(self) -> SecretReference:
         raise ConfigurationError(f"these credentials are {self.name} and have no reference")
 
-    def _load(self, fresh: bool, timeout: float) -> tuple[Meaning, float | None]:
+    def _load(self, fresh: bool, timeout: float) -> tuple[Meaning, _Lease]:
         credentials = self._given() if callable(self._given) else self._given
         if not isinstance(credentials, ClientCredentials):
             if isinstance(credentials, Coroutine):
@@ -390,7 +397,7 @@ class _GivenCredentials(CredentialsSource):
                 f"{self.name} gave a {type(credentials).__name__}",
                 hint="It returns ClientCredentials, without awaiting",
             )
-        return Meaning(credentials, Binding()), None
+        return Meaning(credentials, Binding()), _Lease()
 
 
 def credentials_source(

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secretsource import SecretSourceError, TokenSource
@@ -25,7 +25,7 @@ KNOWN = {
     "GitHub": "ghp_" + "0123456789abcdefABCDEF0123456789abcd",
     "Slack": "xoxb-" + "123456789012-not-a-real-one",
     "URL": "https://pos:" + "hunter2@pos.example.com",
-    "user of a URL": "https://notarealtoken" + "@pos.example.com",
+    "user of a URL": "https://notarealtokennotarealtoken" + "@pos.example.com",
     "Entra": "abc8Q~" + "notarealsecret-notarealsecret-1234",
     "Google": "GOCSPX-" + "notarealsecretnotarealsecret",
     "Google API": "AIza" + "NotARealKeyNotARealKeyNotARealKey123",
@@ -50,6 +50,8 @@ TAKING = (
     "secret_value",
     "client_secret_2",
     "tokens",
+    "subscription_key",
+    "clientsecret",
     "sharedSecret",
     "signing-key",
     "bearer",
@@ -134,7 +136,7 @@ def test_a_secret_in_a_comment_is_refused_with_its_line(tmp_path: Path, kind: st
 @pytest.mark.parametrize("key", ["client_secret", "old-password", "POS_TOKEN", "apiKey"])
 def test_a_comment_that_gives_a_value_to_what_takes_a_secret_is_refused(tmp_path: Path, key: str) -> None:
     error = refused(tmp_path, f"[defaults]\n# {key} = '{CANARY}'   # was this\n", None)
-    assert "a comment with what looks like a secret in it (line 2)" in error
+    assert "a comment with what looks like a secret (line 2)" in error
     assert CANARY not in error
 
 
@@ -143,6 +145,49 @@ def test_a_comment_that_names_where_a_secret_is_kept_may_stand(tmp_path: Path) -
         "[defaults]\n# secret_id = 'file:/run/secrets/id', and no token = \"…\" here\n# the secret is rotated weekly\n"
     )
     assert configuration(tmp_path, text + "[clients.pos]\n").clients == ["pos"]
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        'client_id = "pos", client_secret = "{}"',
+        'pos = {{ client_id = "pos", client_secret = "{}" }}',
+        "client_secret={}",
+        "client_secret: {}",
+    ],
+)
+def test_a_comment_may_hide_one_in_many_ways(tmp_path: Path, comment: str) -> None:
+    error = refused(tmp_path, f"[clients.pos]\nclient_id = 'a'  # {comment.format(CANARY)}\n", None)
+    assert "a comment with what looks like a secret (line 2)" in error
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "extra = { requested_token_type = 'urn:ietf:params:oauth:token-type:jwt' }",
+        "extra = { requested_token_use = 'on_behalf_of', cookie_domain = 'a.example.com' }",
+        "extra = { client_assertion_type = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer' }",
+        "extra = { token_type = 'Bearer', token_format = 'jwt', secret_engine = 'kv' }",
+        "scope = 'a'  # from ssh://git@github.com/acme/deploy.git",
+        "scope = 'a'  # Okta: token_endpoint = 'https://acme.okta.com/oauth2/v1/token'",
+        "scope = 'a'  # token_lifetime = '12hours12', client_secret = '...', secret = 'kv/prod/pos'",
+        "credentials = 'env:#id=A,secret=POS_SECRET_2'  # the second one",
+        "credentials = 'vault://team@acme/pos'",
+    ],
+)
+def test_what_is_said_about_secrets_is_no_secret(tmp_path: Path, line: str) -> None:
+    assert configuration(tmp_path, f"[clients.pos]\n{line}\n").clients == ["pos"]
+
+
+@pytest.mark.parametrize("key", ["token_endpoint", "token_uri", "tokenUrl"])
+def test_a_near_miss_of_token_url_is_told_as_one(tmp_path: Path, key: str) -> None:
+    error = refused(tmp_path, f"[clients.pos]\n{key} = 'https://pos.example.com/connect/token'\n", None)
+    assert "takes a secret" not in error
+
+
+def test_a_long_comment_is_looked_through_in_no_time(tmp_path: Path) -> None:
+    text = f"[clients.pos]\n# {'x' * 30_000}\n# {'a.' * 15_000}=\n"
+    assert configuration(tmp_path, text).clients == ["pos"]
 
 
 def test_escapes_do_not_hide_one(tmp_path: Path) -> None:
@@ -202,6 +247,7 @@ ODD = st.text(st.sampled_from('"(){}=,:/#?%&~\\ \t-+@é$[]'), max_size=5)
 
 
 @settings(max_examples=250, deadline=None)
+@example("[defaults.stores.file]\naccess = '{}'\n", "", "://", False)
 @given(st.sampled_from(PLACES), ODD, ODD, st.booleans())
 def test_no_error_repeats_what_was_pasted_at_any_place(place: str, before: str, after: str, production: bool) -> None:
     text = place.replace("{}", f"{before}{CANARY}{after}")

@@ -324,11 +324,12 @@ def test_leased_credentials_that_are_rejected_are_not_leased_again_and_again(iss
     """A store that makes a new pair at each read, as a dynamic engine does, and an issuer that takes none of them."""
     store = Store(ttl=300.0)
     store.eventually_consistent = True
-    pairs = (Document({"client_id": CLIENT, "client_secret": f"{D}-{n}"}, valid_for=3600) for n in itertools.count())
+    numbers = itertools.count()
     reading = store.read
 
     def lease(*arguments: Any, **options: Any) -> Document:
-        store.document = next(pairs)
+        fields = {"client_id": CLIENT, "client_secret": f"{D}-{next(numbers)}"}
+        store.document = Document(fields, valid_for=3600, leased=True)
         return reading(*arguments, **options)
 
     store.read = lease  # type: ignore[method-assign]

@@ -341,21 +341,28 @@ def test_while_the_store_is_down_the_last_good_credentials_serve_for_max_stale(
     eventually(lambda: events.of(CredentialsDropped))
 
 
-@pytest.mark.parametrize(("valid_for", "leased"), [(None, False), (0, False), (60, True)])
-def test_only_what_a_store_gives_for_a_time_is_leased(source_of: Make, valid_for: float | None, leased: bool) -> None:
-    store = Store()
-    store.put(A, valid_for=valid_for)
-    assert source_of(store).reading(Deadline(60.0)).leased is leased
+def test_a_lease_holds_longer_than_the_ttl_and_what_is_only_valid_for_a_time_does_not(
+    source_of: Make, clock: TickingClock
+) -> None:
+    for leased, reads in ((False, 2), (True, 1)):
+        store = Store(ttl=300.0)
+        store.document = Document({"client_id": CLIENT, "client_secret": A}, valid_for=3600, leased=leased)
+        source = source_of(store)
+        source.current()
+        clock.tick(400)
+        source.current()
+        assert len(store.reads) == reads
 
 
 def test_a_store_that_hangs_is_given_a_third_of_the_time_once_there_is_something_to_fall_back_to(
     source_of: Make, clock: TickingClock
 ) -> None:
     store = Store()
-    source = source_of(store, timeout=9.0)
-    source.current()
-    source.current()
-    assert store.timeouts == [pytest.approx(9.0), pytest.approx(3.0)]
+    source = source_of(store)
+    for _ in range(2):
+        source.reading(Deadline(9.0, clock))
+    source.reading_after(ticket(), Deadline(9.0, clock))
+    assert store.timeouts == [9.0, 3.0, 9.0], "where the secret is known to be wrong there is nothing to fall back to"
 
 
 def test_a_store_that_hangs_is_not_waited_for_at_each_call(source_of: Make, clock: TickingClock) -> None:
@@ -371,7 +378,7 @@ def test_a_store_that_hangs_is_not_waited_for_at_each_call(source_of: Make, cloc
     store.read = hang  # type: ignore[method-assign]
     store.failure = BackendUnavailable("it hangs")
     for _ in range(8):
-        source.current()
+        source.reading(Deadline(9.0, clock))
         clock.tick(1.0)
     assert len(store.reads) == 2, "the good one, and one that hung for 3 s: not again for 9 s"
 

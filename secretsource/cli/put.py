@@ -16,7 +16,7 @@ from ..backends.file import FileBackend
 from ..backends.formats import format_of
 from ..clock import Deadline, checked_seconds
 from ..config import Settings
-from ..errors import ConfigurationError
+from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..events import Emitter
 from ..flight import Flight, Flights
 from ..reference import Fields, SecretReference
@@ -30,6 +30,8 @@ __all__ = ["add_to"]
 T = TypeVar("T")
 
 _LONGEST = 16 * 1024  # characters: what is read is at most 64 KiB, with the pending and the previous one
+
+_PERHAPS_WRITTEN = "The secret may be there now: look with secretsource check before you repeat it"
 
 _RECIPES = {
     "env": "Set the variables where the program is started, or keep the secret in a file that NAME_FILE names",
@@ -74,15 +76,27 @@ def _run(options: argparse.Namespace) -> int:
     else:
         document, note = _document(stored.fields, reference, settings, pending=options.pending), ""
     fields = document(_asked_for())
-    _in_time(
-        lambda left: backend.write_whole(reference, fields, version=stored.version, timeout=left),
-        timeout,
-        "writing the secret, which may be there now",
-    )
+    _write(lambda left: backend.write_whole(reference, fields, version=stored.version, timeout=left), timeout)
     print(f"written: {reference}{note}", file=sys.stderr)
     if not has_issuer:
         options.no_token = True
     return check.run(options)
+
+
+def _write(call: Callable[[float], object], timeout: float) -> None:
+    """Where it is not known whether it was written, say so: who repeats it blindly may mix secrets up."""
+    failure: SecretSourceError
+    try:
+        _in_time(call, timeout, "writing the secret")
+        return
+    except KeyboardInterrupt:
+        print(f"secretsource: {_PERHAPS_WRITTEN}", file=sys.stderr)
+        raise
+    except (BackendUnavailable, DeadlineExceeded) as error:
+        failure = error.again()
+    if "somebody else" not in failure.message:
+        failure.hint = f"{_PERHAPS_WRITTEN}. {failure.hint or ''}".rstrip()
+    raise failure
 
 
 def _in_time(call: Callable[[float], T], timeout: float, phase: str) -> T:

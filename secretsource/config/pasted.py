@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 __all__ = ["Pasted", "find"]
 
-# What takes a secret has one of these words in its name, however that is written: clientSecret, api-key, TOKEN_2.
+# What takes a secret has one of these words in its name, however that is written: clientSecret, api-key, TOKEN_2; but
+# not as what is said about it: token_type, secret_engine.
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _SECRET_WORDS = re.compile(
-    r"secrets?|tokens?|passwords?|passwd|passphrase|pwd|pass|pin|credential|bearer|authorization|cookie|assertion|jwt"
-    r"|apikey"
+    r"secret|tokens?|passwords?|passwd|passphrase|pwd|bearer|authorization|assertion|jwt|apikey|clientsecret"
 )
-_KINDS_OF_KEY = re.compile(r"private|secret|access|api|shared|signing|encryption|account|storage")
-_NO_SECRETS = frozenset(("token_url", "token_type_missing", "access_key_id"))
+_KINDS_OF_KEY = re.compile(r"private|secret|access|api|shared|signing|encryption|account|storage|subscription|client")
+_ABOUT_IT = re.compile(
+    r"type|types|missing|url|uri|endpoint|format|ttl|domain|engine|use|method|lifetime|name|field|header|expiry|signed|alg"
+)
 _PATH_WORDS = frozenset(("private", "jwt"))
 _FORMS = {
     "a token of Vault": r"(?<![\w.-])(hv[sbr]\.[\w-]{20,}|[sb]\.[A-Za-z0-9]{24}(?![\w.-]))",
@@ -33,12 +35,14 @@ _FORMS = {
     "a key of SendGrid": r"(?<!\w)SG\.[\w-]{20,}\.[\w-]{20,}",
     "a token of Doppler": r"(?<!\w)dp\.[a-z]{2,5}\.[\w-]{20,}",
     # An ARN in a reference has colons, too, and names of AWS may have an "@".
-    "a URL with a user or a password in it": r"(?<![\w+.-])(?!aws:)[a-z][a-z0-9+.-]*://[^/?#\s@]+@",
+    "a URL with a password": r"(?<![\w+.-])(?!aws:)[a-z][a-z0-9+.-]*://([^/?#\s@:]*:[^/?#\s@]+|[^/?#\s@:]{20,})@",
 }
 _KNOWN = [(what, re.compile(form)) for what, form in _FORMS.items()]
 
 
-_IN_COMMENT = re.compile(r"#.*?([\w.-]+)\s*=\s*([\"'])(.+?)\2")
+# Outside of quotes; what is given in it has no blank, a letter and a digit.
+_COMMENT = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"|'[^']*')*#(.*)""")
+_GIVEN = re.compile(r"""(?<![\w.-])([\w.-]{1,64})["']?\s{0,8}[=:]\s{0,8}["']?([^\s"',;}]{8,256})""")
 
 
 class Pasted(NamedTuple):
@@ -69,9 +73,10 @@ def find(text: str, tables: Mapping[str, Any], is_store: Callable[[str], bool]) 
         what = _form_of(line)
         if what is not None:
             return Pasted(number, f"has {what} in it")
-        aside = _IN_COMMENT.search(line)
-        if aside is not None and _takes_secret(aside[1]) and not _may_stand(aside[1], aside[3], is_store):
-            return Pasted(number, "has a comment with what looks like a secret in it")
+        comment = _COMMENT.match(line[:4096])
+        for name, given in _GIVEN.findall(comment[1]) if comment is not None else ():
+            if _takes_secret(name) and _resembles_one(given) and not _may_stand(name, given, is_store):
+                return Pasted(number, "has a comment with what looks like a secret")
     return None
 
 
@@ -87,10 +92,14 @@ def _leaves(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _takes_secret(name: str) -> bool:
-    words = {word.lower() for word in _WORDS.findall(name)}
-    if name.lower().replace("-", "_") in _NO_SECRETS:
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if not words or _ABOUT_IT.fullmatch(words[-1]) or name.lower().replace("-", "_") == "access_key_id":
         return False
     return any(map(_SECRET_WORDS.fullmatch, words)) or ("key" in words and any(map(_KINDS_OF_KEY.fullmatch, words)))
+
+
+def _resembles_one(text: str) -> bool:
+    return any(map(str.isdigit, text)) and any(map(str.isalpha, text)) and "://" not in text
 
 
 def _form_of(text: str) -> str | None:
@@ -102,5 +111,5 @@ def _may_stand(name: str, value: Any, is_store: Callable[[str], bool]) -> bool:
         return False
     store, colon, _ = value.partition(":")
     words = {word.lower() for word in _WORDS.findall(name)}
-    path = value.startswith(("/", "./", "../")) and bool(words & _PATH_WORDS)
+    path = "/" in value and not colon and bool(words & _PATH_WORDS)  # which no JWT has
     return path or (colon == ":" and is_store(store))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
+from ..reference import BUILT_IN_STORES
 
 __all__ = ["NAME", "PLAIN_HTTP", "At", "Takes", "check_table", "hosts_of", "near", "pieces", "takes_of"]
 
@@ -114,7 +115,7 @@ def pieces(value: Any) -> Iterator[str]:
     if isinstance(value, (list, tuple)):
         for each in value:
             yield from pieces(each)
-    elif isinstance(value, str) and "://" not in value:
+    elif isinstance(value, str) and value.partition(":")[0] not in ("https", "http", *BUILT_IN_STORES):
         for piece in {value, *value.split()}:
             if len(piece) >= 8:
                 yield from (piece, repr(piece)[1:-1])

@@ -429,7 +429,7 @@ class Store:
 
 
 @pytest.mark.parametrize(
-    ("call", "phase"), [("read_whole", "reading"), ("read", "reading"), ("write_whole", "which may be there now")]
+    ("call", "phase"), [("read_whole", "reading"), ("read", "reading"), ("write_whole", "The secret may be there now")]
 )
 def test_a_store_that_hangs_is_waited_for_no_longer_than_the_timeout(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, phase: str

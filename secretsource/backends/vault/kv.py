@@ -145,6 +145,7 @@ def document_of(reply: Reply, place: Place, origin: Origin) -> Document:
             data,
             version=version_of(*_flat(Document(data).fields) if lease is None else [lease]),
             valid_for=_validity(reply.members.get("lease_duration") if lease is not None else None, data, place),
+            leased=lease is not None,
         )
     fields, metadata = reply.mapping("data", "data"), reply.mapping("data", "metadata")
     number = None if metadata is None else metadata.get("version")
@@ -184,9 +185,10 @@ def advice(reference: SecretReference, mounted: Mounted | None, status: int, nee
     """
     place = place_of(reference, mounted)
     if place.kind == "2" and place.path.startswith("data/") and (mounted is None or mounted.version == "2"):
-        stray = 0 if reference.option("mount") else 1
+        stray = 0 if reference.option("mount") else place.mount.count("/") + 1
         segments = (*reference.segments[:stray], *reference.segments[stray + 1 :])
-        return f"Leave 'data/' out, which belongs to Vault's API: {replace(reference, segments=segments)}"
+        meant = "" if reference.option("mount") else f"; or, if it is meant, write ?mount={place.mount}"
+        return f"Leave 'data/' out, which belongs to Vault's API: {replace(reference, segments=segments)}{meant}"
     usual = f"The token's policy needs {needs} on the path" if status == 403 else "Nothing is at that path"
     if mounted is None:
         where = f" {_policy(place)}" if place.kind in ("1", "2") else ""

@@ -19,12 +19,14 @@ __all__ = ["Counter", "Holding", "Tokens", "worth_asking"]
 
 _MARGIN = 10.0
 _SHARE_LEFT_AT_RENEWAL = 1 / 3
+_RENEWED_WITHIN = 1.0
+_NEXT_RENEWAL = 30.0
 
 
 class Holding:
     """A token that was obtained, with when it ends by our monotonic clock (None: not known, or never)."""
 
-    __slots__ = ("asked", "ends", "first_life", "life", "renewable", "ticket", "token", "uses")
+    __slots__ = ("asked", "ends", "first_life", "life", "not_before", "renewable", "ticket", "token", "uses")
 
     def __init__(self, given: Pass, began: float, first_life: float | None = None) -> None:
         self.ticket = ticket()
@@ -35,6 +37,7 @@ class Holding:
         self.renewable = given.renewable
         self.uses = given.uses
         self.asked = False  # whether Vault was asked how long it lives
+        self.not_before = 0.0  # when it is tried to renew it again
 
     def left(self, now: float) -> float:
         return float("inf") if self.ends is None else self.ends - now
@@ -46,7 +49,9 @@ class Holding:
         return self.left(now) > (0.0 if self.life is None else min(_MARGIN, self.life / 10))
 
     def is_to_be_renewed(self, now: float) -> bool:
-        return self.renewable and self.life is not None and 0 < self.left(now) < self.life * _SHARE_LEFT_AT_RENEWAL
+        if not self.renewable or self.life is None or now < self.not_before:
+            return False
+        return 0 < self.left(now) < self.life * _SHARE_LEFT_AT_RENEWAL
 
 
 class Counter(Protocol):
@@ -120,8 +125,9 @@ class Tokens:
         assert held.token is not None
         began = self._clock.monotonic()
         try:
-            given = counter.renew(held.token)
+            given = counter.until(Deadline(_RENEWED_WITHIN)).renew(held.token)
         except SecretSourceError:
+            held.not_before = began + _NEXT_RENEWAL  # it is still good, and the reads have better uses for their time
             return held
         new = Holding(given._replace(token=held.token, uses=held.uses), began, held.first_life)
         new.asked = held.asked

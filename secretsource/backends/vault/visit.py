@@ -52,6 +52,9 @@ class Vault:
         """Whether one has just shown that it is not for the token that this is refused."""
         return self._in_vain.get(str(reference), 0.0) > SYSTEM_CLOCK.monotonic()
 
+    def forget_vain_login(self, reference: SecretReference) -> None:
+        self._in_vain.pop(str(reference), None)
+
     def note_vain_login(self, reference: SecretReference) -> None:
         """For a minute, else a forbidden path would cost a login at each read, and each leaves a token behind."""
         while len(self._in_vain) >= _NOTED_AT_MOST:
@@ -86,6 +89,8 @@ class Visit:
                 if reply.refuses:
                     self._vault.note_vain_login(self.origin.reference)
         self._held = held
+        if reply.good:
+            self._vault.forget_vain_login(self.origin.reference)
         if reply.good and worth_asking(self._vault.login, held):
             self._ask_about(held)
         return reply
@@ -119,7 +124,8 @@ class Visit:
         To KV version 1 the path of the API is one like any other, and the secret would lie there unseen.
         """
         mounted = self._mounted()
-        stray = place.path.startswith("data/")
+        # A path that does begin so is written with its mount in mount=.
+        stray = place.path.startswith("data/") and self.origin.reference.option("mount") is None
         if stray or (mounted is not None and (mounted.path, mounted.version) != (place.mount, "2")):
             raise ConfigurationError(
                 f"{self.origin} is not written: there is nothing yet, and its path looks wrong",
