@@ -28,6 +28,8 @@ from secretsource import (
     InvalidTokenResponse,
     IssuerProfile,
     IssuerUnavailable,
+    MalformedSecret,
+    SecretNotFound,
     SecretSourceError,
     TokenRequestRefused,
     TokenSource,
@@ -357,6 +359,27 @@ def test_a_candidate_whose_own_document_is_for_another_issuer_is_not_sent(
     program.fail()
     assert program.statuses() == [401]
     eventually(lambda: "CandidateUnfit" in program.events.names())
+
+
+def test_nor_if_the_credentials_were_handed_over(issuer: FakeIssuer, clock: Clock) -> None:
+    store = Store()
+    stranger = Document({"client_id": CLIENT, "client_secret": A, "issuer": "https://staging.example.com/"})
+    store.document = Document({"client_id": CLIENT, "client_secret": B}, pending=stranger)
+    credentials = CredentialsSource("memory:pos", stores=store.stores, clock=clock)
+    with TokenSource(credentials, issuer=issuer.url, clock=clock) as source, pytest.raises(CredentialsRejected):
+        source.token()
+    assert issuer.token_requests == 1
+
+
+@pytest.mark.parametrize("failure", [BackendUnavailable("down"), SecretNotFound("gone"), MalformedSecret("half")])
+def test_verify_proves_nothing_by_what_is_kept(issuer: FakeIssuer, clock: Clock, failure: SecretSourceError) -> None:
+    store = Store()
+    program = Program(issuer, store, clock)
+    program.take()
+    store.failure = failure
+    with pytest.raises(type(failure)):
+        program.source.verify()
+    assert program.source.status().kept_tokens == 1
 
 
 def test_a_candidate_whose_own_document_is_for_this_issuer_is_used(issuer: FakeIssuer, clock: Clock) -> None:

@@ -18,7 +18,7 @@ from secretsource.backends.aws.place import RegionMemory, place_of
 from secretsource.clock import Deadline
 from secretsource.credentials import Document, interpret
 from secretsource.errors import BackendError, DeadlineExceeded, MalformedSecret, SecretNotFound
-from secretsource.testing import Answer, BackendContract, FakeIssuer, TickingClock
+from secretsource.testing import Answer, BackendContract, FakeIssuer, Fault, TickingClock
 
 from ..stores import in_threads
 from .layouts import CANARY, revealed, shows
@@ -161,6 +161,13 @@ def test_a_partial_arn_is_read_with_one_warning(moto: Moto, caplog: pytest.LogCa
 def test_a_time_of_writing_without_a_zone_is_left_out(moment: str | None) -> None:
     with Scripted(always(value("s", CreatedDate=moment))) as aws:
         assert read(aws.backend(), f"aws://{ARN}").created is None
+
+
+def test_a_region_that_hangs_leaves_the_other_one_its_share_of_the_time() -> None:
+    hanging = Answer(fault=Fault(hang=True))
+    with Scripted(lambda asked: hanging if asked.region == "eu-west-1" else value("s")) as aws:
+        document = read(aws.backend(), "aws://prod/pos?regions=eu-west-1,eu-central-1", timeout=6.0)
+    assert document.text is not None
 
 
 # --- what it is built from

@@ -216,6 +216,14 @@ def test_nothing_is_put_where_the_path_is_a_mistake_of_the_first_hour(
     assert corner.came(asked.format(mount=mount)) == 1, "it was read, and not written"
 
 
+def test_a_path_that_does_begin_with_data_is_written_with_its_mount(corner: Corner, issuer: FakeIssuer) -> None:
+    mount = f"{corner.name}-kv"
+    desk = in_vault(corner, issuer, f"vault://data/pos?mount={mount}")
+    corner.policy(f"{mount}/data/*", capabilities=("read", "create"))
+    ran = desk.run("put", "pos", text=CANARY)
+    assert ran.code == 0, ran
+
+
 def test_check_names_a_token_that_has_ended(corner: Corner, issuer: FakeIssuer) -> None:
     desk = in_vault(corner, issuer)
     ended = corner.token(f"{corner.name}-policy")

@@ -20,7 +20,7 @@ from secretsource.backends.vault.tokens import Counter, Holding, Tokens
 from secretsource.clock import SYSTEM_CLOCK, Clock, Deadline
 from secretsource.errors import AccessDenied, BackendUnavailable, SecretNotFound, SecretSourceError
 from secretsource.secret import Secret
-from secretsource.testing import TickingClock
+from secretsource.testing import Fault, TickingClock
 
 from ..stores import in_threads
 from .openbao import Corner, Role
@@ -534,6 +534,25 @@ def test_a_failing_renewal_leaves_the_reads_alone(clock: TickingClock, status: i
         clock.tick(15)
         read(backend)
         assert server.tokens(RENEW) == [TOKEN]
+
+
+def test_a_login_is_in_vain_only_until_a_read_is_good_again(counting: Counting) -> None:
+    counting.read()
+    counting.corner.policy("elsewhere", name=counting.policy)
+    failure(AccessDenied, counting.backend, counting.reference)
+    counting.corner.policy(f"{counting.corner.name}-kv/data/*", name=counting.policy)
+    counting.read()
+    counting.end_all_tokens()
+    assert counting.read() == CLIENT_SECRET, "the note of the login in vain is gone"
+
+
+def test_a_renewal_that_hangs_leaves_the_reads_their_time(clock: TickingClock) -> None:
+    lookup = answer({"data": {"ttl": 90, "creation_ttl": 90, "num_uses": 0, "renewable": True}})
+    with Scripted({LOOKUP: lookup, RENEW: errors(200, fault=Fault(hang=True))}) as server:
+        backend = server.backend(StaticToken("given:t"), stores={"given": Given(TOKEN)}, timeout=20.0)
+        read(backend)
+        clock.tick(70)
+        assert secret_in(backend) == CLIENT_SECRET
 
 
 def test_the_new_token_is_sent_after_a_login_and_the_old_one_no_more() -> None:

@@ -311,10 +311,13 @@ class AwsBackend:
             wait = WAITS_BETWEEN_ATTEMPTS[min(number, len(WAITS_BETWEEN_ATTEMPTS)) - 1]
             if number and not pause(wait, None, deadline, time.sleep):
                 break
-            for region in self._memory.order(place.regions):
+            regions = self._memory.order(place.regions)
+            for asked, region in enumerate(regions):
                 if deadline.over():
                     return fault
-                outcome = self._once(region, action(region), place, deadline)
+                # One that hangs leaves the others their share of the time.
+                share = Deadline(deadline.left() / (len(regions) - asked))
+                outcome = self._once(region, action(region), place, share)
                 if not isinstance(outcome, Fault):
                     self._memory.serves(place.regions, region)
                     return outcome

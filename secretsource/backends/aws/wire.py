@@ -30,6 +30,8 @@ __all__ = ["Clients", "Settings", "session_of", "within"]
 T = TypeVar("T")
 
 _ROLE_SESSION = "secretsource"
+_RENEWED_WITHIN = 1.0
+_SPARE = 10  # seconds before their end in which credentials do not serve any more
 _calling = threading.local()
 
 
@@ -86,6 +88,11 @@ class _Made:
         client = self.clients.get(region)
         return None if client is None or self.session.credentials.due else client
 
+    def spare(self, region: str | None) -> Any:
+        """The client whose credentials are to be renewed, and still serve if that fails."""
+        client = self.clients.get(region)
+        return None if client is None or self.session.credentials.ended else client
+
 
 class Clients:
     """One client a region, and the session they come from, made at the first call. For one process."""
@@ -128,11 +135,18 @@ class Clients:
             client = self._made.ready(region)
             if client is not None:
                 return client
+            spare = self._made.spare(region)  # botocore renews a quarter of an hour ahead
+            waiting = deadline if spare is None else Deadline(min(_RENEWED_WITHIN, deadline.left()))
             # One at a time for all regions: a session of botocore is not for several threads.
             lasting = Deadline(max(self._settings.attempt, whole.left()))
-            made_for, client = self._flights.run("client", partial(self._make, region), deadline, lasting=lasting)
+            try:
+                made_for, client = self._flights.run("client", partial(self._make, region), waiting, lasting=lasting)
+            except DeadlineExceeded:
+                if spare is None:
+                    raise
+                made_for, client = region, spare
             if made_for == region:
-                return client
+                return spare if spare is not None and isinstance(client, Fault) else client
 
     def _make(self, region: str | None, flight: Flight[tuple[str | None, Any]]) -> tuple[str | None, Any]:
         flight.phase = "finding the AWS credentials"
@@ -164,6 +178,11 @@ class _Credentials:
     def due(self) -> bool:
         ends = getattr(self._found, "refresh_needed", None)
         return self._frozen is None or (ends is not None and ends())
+
+    @property
+    def ended(self) -> bool:
+        ends = getattr(self._found, "refresh_needed", None)
+        return self._frozen is None or (ends is not None and ends(_SPARE))
 
     def renew(self) -> None:
         self._frozen = self._found.get_frozen_credentials()
