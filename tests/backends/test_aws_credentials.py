@@ -99,22 +99,18 @@ def test_a_program_that_is_slow_is_started_once_for_all_who_wait(program: Progra
     assert {asked.key for asked in aws.asked} == {"AKIDPROGRAM"}
 
 
-def test_credentials_are_not_renewed_while_a_request_is_signed(program: Program) -> None:
+def test_credentials_that_are_still_good_serve_while_their_renewal_hangs(program: Program) -> None:
     # They live so short that botocore wants new ones at each request.
     program.takes(0.0, (datetime.now(UTC) + timedelta(minutes=5)).isoformat())
     with Scripted(always(value("here"))) as aws:
         backend = aws.backend(session=None, region=REGION)
         read(backend)
         before = program.runs
-        program.takes(4.0, FOREVER)
-        began = time.monotonic()
+        program.takes(6.0, FOREVER)
         # The program was named when the session was made; it is the same file.
-        with pytest.raises(DeadlineExceeded):
-            read(backend, timeout=0.5)
-        assert time.monotonic() - began < 3.0
-        assert program.runs == before + 1
-        assert revealed(read(backend).text) == "here"
-        assert program.runs == before + 1, "what went on serves"
+        for _ in range(2):
+            assert revealed(read(backend).text) == "here"
+        assert program.runs == before + 1, "the one that goes on is joined"
 
 
 def test_clients_for_several_regions_are_made_one_at_a_time(program: Program) -> None:

@@ -136,7 +136,7 @@ class Clients:
             if client is not None:
                 return client
             spare = self._made.spare(region)  # botocore renews a quarter of an hour ahead
-            waiting = deadline if spare is None else Deadline(min(_RENEWED_WITHIN, deadline.left()))
+            waiting = deadline if spare is None else Deadline(min(_RENEWED_WITHIN, deadline.left() / 2))
             # One at a time for all regions: a session of botocore is not for several threads.
             lasting = Deadline(max(self._settings.attempt, whole.left()))
             try:
