@@ -324,6 +324,8 @@ class _Round:
 
     def _fitting(self, reading: Reading) -> Reading:
         """The reading without the candidates whose own documents are for another issuer or environment."""
+        if not reading.apart:
+            return reading
         fetcher, credentials = self._fetcher, reading.credentials
         for kind, binding in reading.apart.items():
             if binding == reading.binding:
