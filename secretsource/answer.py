@@ -21,7 +21,7 @@ from .errors import (
     TokenError,
     TokenRequestRefused,
 )
-from .exchange import Answer
+from .exchange import Answer, request_id_in
 from .identity import Identity
 from .token import Token
 
@@ -45,7 +45,6 @@ _ERROR_CODES = {
     "incorrect_client_credentials",
 }
 _VENDOR_CODE = re.compile(r"\b(ID[0-9]{4}|AADSTS[0-9]{5,7}|E[0-9]{7})\b")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-ms-request-id", "x-okta-request-id", "x-correlation-id", "request-id")
 _LONGEST_RETRY_AFTER = 300.0
 _LONGEST_LIFETIME = 10 * 365 * 86400.0
@@ -260,7 +259,7 @@ def _vendor_code(members: Mapping[str, Any]) -> str | None:
 
 def _request_id(answer: Answer) -> str | None:
     values = (answer.headers.get(name, "") for name in _REQUEST_ID_HEADERS)
-    return next((value for value in values if _REQUEST_ID.fullmatch(value) and not answer.echoed(value)), None)
+    return next((value for value in values if request_id_in(value) and not answer.echoed(value)), None)
 
 
 def _retry_after(value: str | None, wall: float) -> float | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .secret import Masked
 
-__all__ = ["Answer", "Outgoing"]
+__all__ = ["Answer", "Outgoing", "request_id_in"]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 
 
 class Outgoing(Masked):
@@ -99,3 +102,8 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise _NotStrict
+
+
+def request_id_in(value: object) -> str | None:
+    """What a server calls an exchange, if it has the shape of such a name: it is shown in errors."""
+    return value if isinstance(value, str) and _REQUEST_ID.fullmatch(value) else None

@@ -16,12 +16,12 @@ from ...errors import (
     SecretNotFound,
     SecretSourceError,
 )
+from ...exchange import request_id_in
 from ...reference import SecretReference
 from .place import CURRENT, Place
 
 __all__ = ["Fault", "fault_of", "malformed"]
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 _TRANSIENT = re.compile(
     r"Throttl|TooManyRequests|RequestThrottled|RequestLimitExceeded|SlowDown|RequestTimeout|PriorRequestNotComplete"
     r"|InternalServiceError|InternalFailure|InternalError|ServiceUnavailable|IDPCommunicationError"
@@ -187,11 +187,10 @@ def _of_answer(response: dict[str, Any], operation: str, place: Place | None, re
     http = metadata.get("HTTPStatusCode")
     http = http if isinstance(http, int) else 0
     status: int | str = code if _CODE.fullmatch(code) else http
-    request_id = metadata.get("RequestId")
     known = next(_meanings(code, text, http, operation, place, region))
     return known._replace(
         status=status,
-        request_id=request_id if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) else None,
+        request_id=request_id_in(metadata.get("RequestId")),
     )
 
 

@@ -5,7 +5,6 @@ Vault tells little by status alone, so its texts decide the wording of an error,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +18,7 @@ from ...errors import (
     SecretNotFound,
     SecretSourceError,
 )
-from ...exchange import Answer, Outgoing
+from ...exchange import Answer, Outgoing, request_id_in
 from ...secret import Secret
 from ..formats import Origin, wrapped
 
@@ -35,7 +34,6 @@ _SAID_BY_ERRORS = frozenset({400, 401, 403, 404, 407})
 _TRANSIENT = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
 _LONGEST_RETRY_AFTER = 300.0
 _LONGEST_LIFE = 1e10
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 _PHRASES = (
     "1 error occurred",
     "check-and-set parameter did not match",
@@ -106,7 +104,6 @@ def read_answer(answer: Answer) -> Reply:
     """Everything in clear text ends here."""
     members, fault = answer.members()
     texts = [text.lower() for name in ("errors", "warnings") for text in _texts(members.get(name))]
-    request_id = members.get("request_id")
     return Reply(
         answer.status,
         wrapped(members),
@@ -115,7 +112,7 @@ def read_answer(answer: Answer) -> Reply:
         or (answer.status in _SAID_BY_ERRORS and not {"errors", "data"} & members.keys()),
         frozenset(phrase for phrase in _PHRASES if any(phrase in text for text in texts)),
         _seconds(answer.headers.get("retry-after", "")),
-        request_id if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) else None,
+        request_id_in(members.get("request_id")),
     )
 
 
