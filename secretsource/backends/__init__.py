@@ -19,7 +19,7 @@ from ..reference import SecretReference, unknown_store
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Backend", "Writable", "Stored", "backend_for", "known_backends", "KnownBackend"]
+__all__ = ["Backend", "Writable", "Stored", "backend_for", "backends_called", "known_backends", "KnownBackend"]
 
 GROUP = "secretsource.backends"
 
@@ -119,9 +119,15 @@ def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None
 
 def known_backends() -> list[KnownBackend]:
     """All backends of this installation, built-in ones first. Nothing is imported."""
-    built_in = [KnownBackend(name, target, "secretsource", "built in") for name, target in sorted(_BUILT_IN.items())]
-    plugged_in = [KnownBackend(point.name, point.value, *_distribution(point)) for point in _entry_points()]
-    return built_in + sorted(plugged_in)
+    plugged_in = [_described(point) for point in _entry_points()]
+    return [_described_built_in(name) for name in sorted(_BUILT_IN)] + sorted(plugged_in)
+
+
+def backends_called(name: str) -> list[KnownBackend]:
+    """The built-in backend of this name alone, else what plug-ins claim it. Nothing is imported."""
+    if name in _BUILT_IN:
+        return [_described_built_in(name)]
+    return sorted({_described(point) for point in _entry_points() if point.name == name})
 
 
 def _built_in(name: str) -> Backend:
@@ -160,6 +166,14 @@ def _loaded(point: EntryPoint) -> Backend:
         f"cannot be used: {failure}",
         hint="Install what it needs, or ask its authors",
     )
+
+
+def _described_built_in(name: str) -> KnownBackend:
+    return KnownBackend(name, _BUILT_IN[name], "secretsource", "built in")
+
+
+def _described(point: EntryPoint) -> KnownBackend:
+    return KnownBackend(point.name, point.value, *_distribution(point))
 
 
 def _entry_points() -> Iterable[EntryPoint]:

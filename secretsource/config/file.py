@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-from ..backends import known_backends
+from ..backends import backends_called
 from ..backends.formats import Fault, plain_tree
 from ..backends.walk import read_text
 from ..errors import AccessDenied, BackendError, ConfigurationError, MalformedSecret
@@ -116,7 +116,7 @@ def _tables(content: Secret) -> dict[str, Any] | Fault | Pasted:
     if isinstance(tables, Fault):
         return tables._replace(hint="Mend it there; what it holds is not shown here")
     named = {*BUILT_IN_STORES, *_store_names(tables)}
-    return find(text, tables, lambda name: name in named or name in {one.name for one in known_backends()}) or tables
+    return find(text, tables, lambda name: name in named or bool(backends_called(name))) or tables
 
 
 def _store_names(tree: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..backends import Backend, known_backends
+from ..backends import Backend, backends_called, known_backends
 from ..errors import ConfigurationError, SecretSourceError
 from ..reference import BUILT_IN_STORES, SecretReference
 from ..urls import http_parts, is_loopback, with_ports
@@ -65,7 +65,7 @@ class ConfiguredStores(Mapping[str, Backend]):
         """
         for name in self._tables:
             kind = self._kind(name)
-            if kind in BUILT_IN_STORES or (installed and kind not in {one.name for one in known_backends()}):
+            if kind in BUILT_IN_STORES or (installed and not backends_called(kind)):
                 self._checked(name)
 
     def check_production(self) -> None:
@@ -146,19 +146,18 @@ class ConfiguredStores(Mapping[str, Backend]):
         return os.path.join(self._folder, value) if is_path else value
 
     def _is_store(self, name: str) -> bool:
-        return name in self._tables or name in {one.name for one in known_backends()}
+        return name in self._tables or bool(backends_called(name))
 
     def _backend(self, name: str) -> tuple[Callable[..., Any], Mapping[str, Any]]:
         at, kind = self._tables[name].at, self._kind(name)
-        known = known_backends()
-        found = [one for one in known if one.name == kind]
+        found = backends_called(kind)
         if not found:
-            names = sorted({one.name for one in known})
+            names = sorted({one.name for one in known_backends()})
             raise at.error(
                 "is no backend that is installed, and names none",
                 near(kind, names, f'Write backend = "…", one of {", ".join(names)}'),
             )
-        if len(found) > 1 and kind not in BUILT_IN_STORES:
+        if len(found) > 1:
             raise at.error(
                 f"is claimed by {len(found)} distributions: "
                 f"{', '.join(sorted(f'{one.distribution} {one.version}' for one in found))}",
