@@ -91,8 +91,8 @@ class Visit:
         self._held = held
         if reply.good:
             self._vault.forget_vain_login(self.origin.reference)
-        if reply.good and worth_asking(self._vault.login, held):
-            self._ask_about(held)
+            if worth_asking(self._vault.login, held):
+                self._ask_about(held)
         return reply
 
     def found(self, place: Place, *, anew: bool = False) -> Place:
