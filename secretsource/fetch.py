@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .answer import Granted, Refusal, read_answer
+from .circuit import Circuit
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
 from .discovery import Discovery, Metadata, Target
 from .endpoint import token_request
@@ -20,14 +21,11 @@ from .exchange import Answer
 from .flight import Flight, Flights, ticket
 from .identity import Identity
 from .resolve import Budget, CredentialsSource, Reading
-from .rounds import Candidate, Candidates, Circuit, worth_another_pass
+from .rounds import REQUESTS_PER_ROUND, Ask, Candidate, Candidates, GiveUp, Read, Recovery
 from .transport import Transport
 from .urls import without_query
 
 __all__ = ["Admitted", "Fetcher"]
-
-_WAITS_BETWEEN_PASSES = (0.1, 0.5, 1.5)
-_REQUESTS_PER_ROUND = 6
 
 
 class Admitted(NamedTuple):
@@ -164,7 +162,7 @@ class _Round:
                 return outcome
             if outcome.kind not in ("rejected", "doubtful"):
                 raise self._error(outcome)
-            if only is not None or self._requests >= _REQUESTS_PER_ROUND:
+            if only is not None or self._requests >= REQUESTS_PER_ROUND:
                 if outcome.kind == "rejected":
                     self._rejected(first, outcome)
                 raise self._tripped(outcome, reading)
@@ -189,57 +187,66 @@ class _Round:
         return recoveries.run("recovery", body, deadline)
 
     def _recover(self, before: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
-        fetcher, deadline = self._fetcher, self._flight.deadline
+        fetcher, reading = self._fetcher, before
         self._check_circuit(before)
-        rejected = {first.value}
         if refusal.kind == "rejected":
             self._rejected(first, refusal)
-        waits = iter(_WAITS_BETWEEN_PASSES)
-        first_pass = True
-        known = fetcher._credentials.kept
-        # What the store has given another request meanwhile serves as well, if it is something else.
-        reading = known if known is not None and known.values != before.values else self._read_after(mark)
+        recovery = Recovery(
+            fetcher._candidates,
+            before,
+            first,
+            doubtful=refusal.kind == "doubtful",
+            spent=lambda: self._requests,
+            clock=fetcher._clock,
+            may_be_behind=fetcher._credentials.may_be_behind,
+            lockout=fetcher._target.profile.lockout,
+        )
+        steps = recovery.steps()
+        step = next(steps)
         while True:
-            self._check_circuit(reading)
-            self._check_binding(reading)
-            reading = self._fitting(reading)
-            if refusal.kind == "doubtful" and reading.values == before.values:
-                raise self._error(refusal)
-            for candidate in fetcher._candidates.of(reading):
-                if candidate.value in rejected:
-                    continue
-                if self._requests >= _REQUESTS_PER_ROUND:
-                    raise self._error(Refusal("unavailable", "it was unavailable too often to try every secret"))
-                outcome = self._ask(candidate)
+            if isinstance(step, Read):
+                again = self._read_again(step.wait, before, mark)
+                reading = again or reading
+                step = steps.send(again)
+            elif isinstance(step, Ask):
+                outcome = self._ask(step.candidate)
                 if isinstance(outcome, Granted):
-                    self._accepted(candidate, reading)
-                    return _Recovered(self._identity, outcome, candidate, reading)
+                    self._accepted(step.candidate, reading)
+                    return _Recovered(self._identity, outcome, step.candidate, reading)
                 if outcome.kind not in ("rejected", "doubtful"):
                     raise self._error(outcome)
-                self._rejected(candidate, outcome)
-                rejected.add(candidate.value)
+                self._rejected(step.candidate, outcome)
                 refusal = outcome
-            # Between two requests the issuer may have gone over to one that it had rejected: once more, then.
-            lockout = fetcher._target.profile.lockout
-            crossed = first_pass and len(rejected) > 1 and not lockout and not reading.leased
-            may_be_behind = fetcher._credentials.may_be_behind and not lockout
-            now = fetcher._clock.monotonic()
-            again = crossed or worth_another_pass(reading, now, may_be_behind=may_be_behind)
-            first_pass = False
-            wait = next(waits, None) if again and self._requests < _REQUESTS_PER_ROUND else None
-            if wait is None or not pause(wait, None, deadline, fetcher._clock.sleep):
-                raise self._tripped(refusal, reading)
-            rejected.clear()  # in the next pass all are asked again
-            reading = self._read_after(ticket())
+                step = steps.send(outcome.kind)
+            else:
+                raise self._given_up(step, refusal, reading)
+
+    def _given_up(self, step: GiveUp, refusal: Refusal, reading: Reading) -> SecretSourceError:
+        if step.because == "unavailable":
+            return self._error(Refusal("unavailable", "it was unavailable too often to try every secret"))
+        return self._error(refusal) if step.because == "doubtful" else self._tripped(refusal, reading)
+
+    def _read_again(self, wait: float, before: Reading, mark: int) -> Reading | None:
+        """What the store gives after `wait` seconds; None if the deadline would be over by then."""
+        flight, known = self._flight, self._fetcher._credentials.kept
+        if wait:
+            if not pause(wait, None, flight.deadline, self._fetcher._clock.sleep):
+                return None
+            mark = ticket()
+        elif known is not None and known.values != before.values:
+            return self._usable(known)  # what the store has given another request meanwhile
+        flight.phase = f"reading {self._fetcher._credentials.name} after a rejection"
+        return self._usable(self._fetcher._credentials.reading_after(mark, flight.deadline))
+
+    def _usable(self, reading: Reading) -> Reading:
+        self._check_circuit(reading)
+        self._check_binding(reading)
+        return self._fitting(reading)
 
     def _check_circuit(self, reading: Reading) -> None:
         circuit = self._fetcher._circuit
         if circuit.open_for(reading.values):  # an earlier recovery has found out meanwhile
             raise circuit.error()
-
-    def _read_after(self, mark: int) -> Reading:
-        self._flight.phase = f"reading {self._fetcher._credentials.name} after a rejection"
-        return self._fetcher._credentials.reading_after(mark, self._flight.deadline)
 
     def _ask(self, candidate: Candidate) -> Granted | Refusal:
         """One candidate's answer. Raises what the transport raises, after the last attempt."""
@@ -252,7 +259,7 @@ class _Round:
                 again, retry_after = outcome.kind == "unavailable", outcome.retry_after
             else:
                 again, retry_after = outcome.retryable, None
-            again = again and bool(waits) and self._requests < _REQUESTS_PER_ROUND
+            again = again and bool(waits) and self._requests < REQUESTS_PER_ROUND
             clock = self._fetcher._clock
             if not again or not pause(waits.pop(0), retry_after, self._flight.deadline, clock.sleep):
                 if isinstance(outcome, Refusal):

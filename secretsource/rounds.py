@@ -1,28 +1,25 @@
-"""Which secret is tried when: candidates, the remembered winner, and the circuit, as decisions without I/O.
+"""Which secret is tried when: candidates, the remembered winner, and the round, as decisions without I/O.
 
 While a secret is changed, store and issuer disagree for a while, in either order. So several secrets may be the right
-one, and which one was accepted last is remembered by its value. When none is, the circuit keeps the issuer from being
-asked again and again.
+one, and which one was accepted last is remembered by its value.
 """
 
 from __future__ import annotations
 
-import random
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, Literal, NamedTuple
 
 from .clock import Clock
 from .credentials import ClientCredentials
-from .errors import SecretSourceError
 from .events import CandidateKind
-from .resolve import Budget, Reading
+from .resolve import Reading
 from .secret import Fingerprints
 
-__all__ = ["Candidate", "Candidates", "Circuit", "worth_another_pass"]
+__all__ = ["REQUESTS_PER_ROUND", "Ask", "Candidate", "Candidates", "GiveUp", "Read", "Recovery", "worth_another_pass"]
 
 RECENTLY = 60.0
-_FIRST_DELAY = 1.0
-_LONGEST_DELAY = 60.0
-_LONGEST_DELAY_WITH_LOCKOUT = 300.0
+REQUESTS_PER_ROUND = 6
+WAITS_BETWEEN_PASSES = (0.1, 0.5, 1.5)
 
 
 class Candidate(NamedTuple):
@@ -106,70 +103,81 @@ def worth_another_pass(reading: Reading, now: float, *, may_be_behind: bool) -> 
     return may_be_behind or changed_recently or reading.credentials.pending is not None
 
 
-class _Open(NamedTuple):
-    values: bytes
-    next_try: float
-    delay: float
-    turn: int
+class Ask(NamedTuple):
+    """Make a token request with this candidate, and say how it was refused: "rejected" or "doubtful"."""
+
+    candidate: Candidate
 
 
-class Circuit:
-    """Closed while secrets are accepted. Open, it lets one request with one candidate through per interval.
+class Read(NamedTuple):
+    """Read the store anew after so many seconds, and give what was read: None where there is no time for it."""
 
-    The interval is 1 s at first and doubles to 60 s, to 5 min where the issuer locks clients out, with jitter.
+    wait: float
+
+
+class GiveUp(NamedTuple):
+    """No secret is the right one: each was rejected, or it is doubtful, or the issuer was unavailable too often."""
+
+    because: Literal["rejected", "doubtful", "unavailable"]
+
+
+class Recovery:
+    """What follows a rejection: reads of the store and requests in turn, until one of those gets a token.
+
+    `before` is the reading with which `first` was refused. `spent` counts the requests of this round, repeated ones
+    included. `lockout`: the issuer locks clients out that come with wrong secrets.
     """
 
-    def __init__(self, clock: Clock, *, lockout: bool) -> None:
+    def __init__(
+        self,
+        candidates: Candidates,
+        before: Reading,
+        first: Candidate,
+        *,
+        doubtful: bool,
+        spent: Callable[[], int],
+        clock: Clock,
+        may_be_behind: bool,
+        lockout: bool,
+    ) -> None:
+        self._candidates = candidates
+        self._before = before
+        self._first = first
+        self._doubtful = doubtful
+        self._spent = spent
         self._clock = clock
-        self._longest = _LONGEST_DELAY_WITH_LOCKOUT if lockout else _LONGEST_DELAY
-        self._state: _Open | None = None
-        self._last_error: SecretSourceError | None = None
-        self._early = Budget(1, 5.0, clock)
+        self._may_be_behind = may_be_behind and not lockout
+        self._lockout = lockout
 
-    @property
-    def next_try(self) -> float | None:
-        """Seconds until an attempt is let through; None while it is closed."""
-        state = self._state
-        return None if state is None else max(0.0, state.next_try - self._clock.monotonic())
+    def steps(self) -> Generator[Ask | Read | GiveUp, Any, None]:
+        """The next step each, for the outcome of the one before. Who gets a token leaves it there."""
+        rejected = {self._first.value}  # in this pass
+        passes = 0
+        wait: float | None = 0.0
+        waits = iter(WAITS_BETWEEN_PASSES)
+        while wait is not None:
+            reading = yield Read(wait)
+            if reading is None:
+                break
+            if passes:
+                rejected.clear()  # in a further pass all are asked again
+            if self._doubtful and reading.values == self._before.values:
+                yield GiveUp("doubtful")
+            for candidate in self._candidates.of(reading):
+                if candidate.value in rejected:
+                    continue
+                if self._spent() >= REQUESTS_PER_ROUND:
+                    # In a further pass each of them has been rejected before.
+                    yield GiveUp("rejected" if passes else "unavailable")
+                self._doubtful = (yield Ask(candidate)) == "doubtful"
+                rejected.add(candidate.value)
+            passes += 1
+            again = self._again(reading, asked=len(rejected), first_pass=passes == 1)
+            wait = next(waits, None) if again and self._spent() < REQUESTS_PER_ROUND else None
+        yield GiveUp("rejected")
 
-    def open_for(self, values: bytes) -> bool:
-        """Whether it is open, and these values are those that were rejected."""
-        state = self._state
-        return state is not None and state.values == values
-
-    def error(self) -> SecretSourceError:
-        """What is raised while it is open, with the time of the next attempt."""
-        assert self._last_error is not None
-        error = self._last_error.again()
-        error.retry_after = self.next_try or 0.0  # it may have been closed a moment ago
-        return error
-
-    def trip(self, error: SecretSourceError, values: bytes) -> float:
-        """Open it, or let it stay open with this newer error; seconds to the next attempt."""
-        self._last_error = error
-        if not self.open_for(values):
-            delay = _FIRST_DELAY * random.uniform(0.8, 1.2)
-            self._state = _Open(values, self._clock.monotonic() + delay, delay, 0)
-        return self.next_try or 0.0
-
-    def close(self) -> bool:
-        """Close it; True if it was open."""
-        was_open, self._state = self._state is not None, None
-        return was_open
-
-    def hurry(self) -> None:
-        """Let an attempt through now, at most once in 5 s."""
-        state = self._state
-        if state is not None and self._early.take():
-            self._state = state._replace(next_try=self._clock.monotonic())
-
-    def turn(self, *, early: bool) -> int | None:
-        """The number of the attempt that may be made now, or None. It is claimed by being asked for."""
-        state, now = self._state, self._clock.monotonic()
-        if state is None:
-            return 0
-        if now < state.next_try and not (early and self._early.take()):
-            return None
-        delay = min(self._longest, state.delay * 2) * random.uniform(0.8, 1.0)
-        self._state = state._replace(next_try=now + delay, delay=delay, turn=state.turn + 1)
-        return state.turn
+    def _again(self, reading: Reading, *, asked: int, first_pass: bool) -> bool:
+        # Between two requests the issuer may have gone over to one that it had rejected: once more, then.
+        crossed = first_pass and asked > 1 and not self._lockout and not reading.leased
+        now = self._clock.monotonic()
+        return crossed or worth_another_pass(reading, now, may_be_behind=self._may_be_behind)

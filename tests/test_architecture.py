@@ -30,7 +30,7 @@ ORDER = [
         "backends.vault.answers backends.vault.wire backends.vault.iam backends.vault.logins backends.vault.tokens",
         "backends.vault.kv backends.vault.visit backends.vault.variables backends.vault",
         "backends.aws",
-        "resolve token endpoint answer discovery rounds fetch renewal shared",
+        "resolve token endpoint answer discovery rounds circuit fetch renewal shared",
         "config.tables config.pasted config.stores config.settings config.layers config.file config source",
         "auth auth.challenge auth.httpx auth.",
         "rotation rotation.",

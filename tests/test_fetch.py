@@ -255,6 +255,18 @@ def test_while_a_pending_is_named_all_are_asked_again_in_further_passes_six_requ
     assert store.reads[1:] == [True] * 3
 
 
+def test_six_rejections_are_a_rejection_and_open_the_circuit_although_the_last_pass_is_cut_short(
+    issuer: FakeIssuer, store: Store, program: Program, clock: Clock
+) -> None:
+    program.take()
+    issuer.set_secret(CLIENT, "not-a-real-secret-that-nobody-knows")
+    store.put(B, pending=C, previous=D)  # and A, which was accepted last
+    clock.tick(LIFETIME + 0.1)
+    program.fail()
+    assert program.statuses() == [200, *[401] * 6]
+    assert program.source.status().circuit
+
+
 def test_three_further_passes_follow_a_change_of_the_last_minute(issuer: FakeIssuer, clock: Clock) -> None:
     store = Store()
     program = Program(issuer, store, clock)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from secretsource import ClientCredentials, CredentialsRejected, SecretSourceError, TokenSource
+from secretsource.circuit import Circuit
 from secretsource.credentials import Binding
 from secretsource.resolve import Reading
-from secretsource.rounds import Candidate, Candidates, Circuit, worth_another_pass
+from secretsource.rounds import Candidate, Candidates, GiveUp, Read, Recovery, worth_another_pass
 from secretsource.testing import FakeIssuer, TickingClock
 
-from .stores import CLIENT, A, B, C, Store, eventually
+from .stores import CLIENT, A, B, C, D, Store, eventually
 
 
 @pytest.fixture
@@ -121,6 +122,112 @@ def test_it_is_told_whether_another_one_won_than_before(clock: TickingClock) -> 
 def test_another_pass_is_worth_it_while_a_change_is_under_way_or_a_minute_old(where: Reading, worth: bool) -> None:
     assert worth_another_pass(where, 1000.0, may_be_behind=False) is worth
     assert worth_another_pass(where, 1000.0, may_be_behind=True)
+
+
+# --- a recovery
+
+
+class Played:
+    """The steps of a recovery, as words, while a script says what comes of each."""
+
+    def __init__(
+        self,
+        clock: TickingClock,
+        before: Reading,
+        *then: Reading | None,
+        refusals: str = "",
+        first: str = "rejected",
+        attempts: int = 1,
+        **may: bool,
+    ) -> None:
+        """`then` are the readings in turn, the last of them stays; `refusals` one letter a request: r or d, g granted.
+
+        `attempts`: requests that each answer takes.
+        """
+        candidates = Candidates(clock)
+        spent = 1
+        recovery = Recovery(
+            candidates,
+            before,
+            candidates.first(before),
+            doubtful=first == "doubtful",
+            spent=lambda: spent,
+            clock=clock,
+            **{"may_be_behind": False, "lockout": False, **may},
+        )
+        readings = list(then or (before,))
+        answers = iter(refusals)
+        steps = recovery.steps()
+        step = next(steps)
+        self.words: list[str] = []
+        while not isinstance(step, GiveUp):
+            if isinstance(step, Read):
+                self.words.append(f"read after {step.wait:g}")
+                step = steps.send(readings.pop(0) if len(readings) > 1 else readings[0])
+                continue
+            self.words.append(step.candidate.credentials.client_secret.reveal()[-1])
+            spent += attempts
+            answer = next(answers, "r")
+            if answer == "g":
+                self.words.append("granted")
+                return
+            step = steps.send({"r": "rejected", "d": "doubtful"}[answer])
+        self.words.append(step.because)
+
+
+def test_a_recovery_reads_and_asks_what_was_not_yet_rejected(clock: TickingClock) -> None:
+    played = Played(clock, reading(A), reading(B, C, A), refusals="rg")
+    assert played.words == ["read after 0", "b", "c", "granted"]
+
+
+def test_where_nothing_changes_a_rejected_secret_is_not_sent_again(clock: TickingClock) -> None:
+    assert Played(clock, reading(A)).words == ["read after 0", "rejected"]
+
+
+def test_while_a_pending_is_named_three_further_passes_follow_each_with_a_read(clock: TickingClock) -> None:
+    passes = ["read after 0", "b", "read after 0.1", "a", "b", "read after 0.5", "a", "b", "rejected"]
+    assert Played(clock, reading(A), reading(A, B)).words == passes
+
+
+def test_six_requests_whose_secrets_were_all_rejected_are_a_rejection_although_a_pass_is_cut_short(
+    clock: TickingClock,
+) -> None:
+    played = Played(clock, reading(A), reading(B, C, D))
+    assert played.words == ["read after 0", "b", "c", "d", "read after 0.1", "b", "c", "rejected"]
+
+
+def test_six_requests_before_each_secret_was_asked_are_no_rejection(clock: TickingClock) -> None:
+    played = Played(clock, reading(A), reading(B, C, D), attempts=3)
+    assert played.words == ["read after 0", "b", "c", "unavailable"]
+
+
+def test_after_two_different_rejections_one_more_pass_follows_since_the_issuer_may_have_gone_over_in_between(
+    clock: TickingClock,
+) -> None:
+    assert Played(clock, reading(A), reading(B)).words == ["read after 0", "b", "read after 0.1", "b", "rejected"]
+
+
+def test_where_wrong_secrets_lock_the_client_out_no_further_pass_follows(clock: TickingClock) -> None:
+    assert Played(clock, reading(A), reading(B), lockout=True, may_be_behind=True).words == [
+        "read after 0",
+        "b",
+        "rejected",
+    ]
+
+
+def test_a_store_that_may_be_behind_is_read_in_three_further_passes(clock: TickingClock) -> None:
+    passes = ["read after 0", "read after 0.1", "a", "read after 0.5", "a", "read after 1.5", "a", "rejected"]
+    assert Played(clock, reading(A), may_be_behind=True).words == passes
+
+
+def test_a_doubtful_refusal_is_one_of_the_secret_only_if_the_store_has_another(clock: TickingClock) -> None:
+    assert Played(clock, reading(A), first="doubtful").words == ["read after 0", "doubtful"]
+    other = Played(clock, reading(A), reading(B), refusals="dg", first="doubtful").words
+    assert other == ["read after 0", "b", "read after 0.1", "b", "granted"]
+
+
+def test_a_pass_for_which_there_is_no_time_left_is_left_out(clock: TickingClock) -> None:
+    assert Played(clock, reading(A), reading(A, B), None).words == ["read after 0", "b", "read after 0.1", "rejected"]
 
 
 # --- the circuit
