@@ -1,21 +1,19 @@
-"""Candidates and the circuit as decisions, and a simulation of people and rotators who change secrets meanwhile."""
+"""Candidates, a recovery and the circuit, as decisions. What they make of a changed secret: tests/simulation."""
 
 from __future__ import annotations
 
 import itertools
-import random
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from secretsource import ClientCredentials, CredentialsRejected, SecretSourceError, TokenSource
+from secretsource import ClientCredentials, CredentialsRejected
 from secretsource.circuit import Circuit
 from secretsource.credentials import Binding
 from secretsource.resolve import Reading
 from secretsource.rounds import Candidate, Candidates, GiveUp, Read, Recovery, worth_another_pass
-from secretsource.testing import FakeIssuer, TickingClock
+from secretsource.testing import TickingClock
 
-from .stores import CLIENT, A, B, C, D, Store, eventually
+from .stores import CLIENT, A, B, C, D
 
 
 @pytest.fixture
@@ -301,114 +299,3 @@ def test_its_error_says_when_the_next_attempt_is_due(clock: TickingClock) -> Non
     assert str(errors[0]) == "no"
     circuit.close()  # between the question whether it is open and its error
     assert circuit.error().retry_after == 0
-
-
-# --- the simulation
-
-
-class World:
-    """A store, an issuer whose tokens live a second, a program that calls, and somebody who changes the secret."""
-
-    def __init__(self, issuer: FakeIssuer, clock: TickingClock, random: random.Random, ttl: float) -> None:
-        self.issuer, self.clock, self.random = issuer, clock, random
-        self.secrets = (f"not-a-real-secret-{number}" for number in range(1000))
-        self.current, self.pending, self.previous = next(self.secrets), "", ""
-        self.at_issuer = self.current
-        self.store = Store(ttl=ttl)
-        self.write()
-        issuer.add_client(CLIENT, self.current)
-        self.source = TokenSource("memory:pos", stores=self.store.stores, token_url=issuer.token_url, clock=clock)
-        self.calls = 0
-        self.failures: list[str] = []
-
-    def write(self) -> None:
-        beside = {"pending": self.pending, "previous": self.previous}
-        self.store.put(self.current, **{name: secret for name, secret in beside.items() if secret})
-
-    def apply(self, secret: str) -> None:
-        self.at_issuer = secret
-        self.issuer.set_secret(CLIENT, secret)
-
-    def wait(self, seconds: float) -> None:
-        """Time goes on, in steps, with calls."""
-        for _ in range(round(seconds / 0.1)):
-            self.clock.tick(0.1)
-            self.call()
-
-    def call(self) -> None:
-        self.calls += 1
-        try:
-            token = self.source.token()
-        except SecretSourceError as error:
-            self.failures.append(f"call {self.calls}: {error}")
-        else:
-            if not self.issuer.accepts(token.access_token):
-                self.failures.append(f"call {self.calls}: an ended token")
-        # What it began in the background ends before time goes on: a request takes no time here.
-        eventually(lambda: self.source._flights.under_way(self.source._key) is None)
-
-    # who changes it
-
-    def rotator(self) -> Iterator[None]:
-        """Each step may be its last one; the next rotator adopts what it finds."""
-        if not self.pending:
-            self.pending = next(self.secrets)
-            self.write()
-            yield
-        if self.at_issuer != self.pending:
-            self.wait(self.random.uniform(0, 2))
-            self.apply(self.pending)
-            yield
-        self.wait(self.random.uniform(0, 2))
-        self.current, self.pending, self.previous = self.pending, "", self.current
-        self.write()
-        yield
-        self.wait(self.random.uniform(0, 2))
-        self.previous = ""
-        self.write()
-
-    def store_first(self) -> Iterator[None]:
-        """Somebody writes the new secret into the store, and saves it at the issuer later."""
-        if self.pending:
-            return
-        self.wait(1.1)  # not while the program has not met the secret before: then nothing it knows would be right
-        self.current = next(self.secrets)
-        self.write()
-        self.wait(self.random.uniform(0, 3))
-        self.apply(self.current)
-        yield
-
-    def issuer_first(self) -> Iterator[None]:
-        """Somebody saves it at the issuer, and writes it into the store before a kept token has ended."""
-        if self.pending:
-            return
-        self.issuer.set_secret(CLIENT, secret := next(self.secrets))
-        self.at_issuer = self.current = secret
-        if self.random.random() < 0.5:
-            self.call()
-        self.write()
-        yield
-
-
-@pytest.mark.parametrize("ttl", [0.0, 300.0], ids=["cheap", "dear"])
-@pytest.mark.parametrize("seed", range(6))
-def test_no_call_fails_while_secrets_are_changed_by_killed_rotators_and_by_people(
-    clock: TickingClock, seed: int, ttl: float
-) -> None:
-    dice = random.Random(seed)
-    with FakeIssuer(lifetime=1, clock=clock) as issuer:
-        world = World(issuer, clock, dice, ttl)
-        world.call()
-        ways: list[Callable[[], Iterator[None]]] = [world.rotator, world.rotator, world.store_first]
-        if ttl == 0:  # a dear store is read once in 5 s while nothing is accepted: longer than a token lives here
-            ways.append(world.issuer_first)
-        for _ in range(8):
-            steps = dice.choice(ways)()
-            for _ in range(dice.randint(1, 4)):  # killed then
-                if next(steps, steps) is steps:
-                    break
-            world.wait(dice.uniform(0, 1.5))
-        assert world.failures == []
-        assert world.calls > 60
-        statuses = {request.status for request in issuer.requests}
-        assert statuses == {200, 401}, "some requests must have been rejected, or nothing is shown"
