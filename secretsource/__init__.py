@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .errors import SecretSourceError as SecretSourceError
     from .errors import TokenError as TokenError
     from .errors import TokenRequestRefused as TokenRequestRefused
+    from .hardening import harden_process as harden_process
     from .reference import SecretReference as SecretReference
     from .resolve import CredentialsSource as CredentialsSource
     from .secret import Secret as Secret
@@ -58,6 +59,7 @@ _HOMES = {
     "endpoint": "IssuerProfile",
     "source": "TokenSource",
     "auth.httpx": "TokenAuth",
+    "hardening": "harden_process",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -86,6 +88,7 @@ __all__ = [
     "IssuerProfile",
     "TokenSource",
     "TokenAuth",
+    "harden_process",
 ]
 __version__ = "0.1.0"
 

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "secretsource"
 ORDER = [
     name
     for line in (
-        "errors secret clock reference events flight credentials urls identity tls exchange transport",
+        "errors secret hardening clock reference events flight credentials urls identity tls exchange transport",
         "backends backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd",
         "backends.aws.place backends.aws.faults backends.aws.wire",

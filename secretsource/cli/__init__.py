@@ -34,6 +34,7 @@ from ..errors import (
     SecretSourceError,
     TokenError,
 )
+from ..hardening import harden_process
 from .screen import printable
 
 __all__ = ["exit_code", "main"]
@@ -49,8 +50,10 @@ _VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code. As the program itself (`arguments` None) it hardens its process."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:
+        harden_process()
     if sys.stderr is None:  # closed: print() would write to standard output instead
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     if sys.stdout is None:

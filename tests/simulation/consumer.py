@@ -146,7 +146,7 @@ class Consumer:
     def asked_too_often(self) -> list[str]:
         """Rejected requests while nothing changed: more than eight in 5 s, or in the minute after the first ten."""
         rejected = [asked.at for asked in self.asked if not asked.accepted]
-        changes = self._history.changes()
+        changes = [moment + self._history.lag for moment in self._history.changes()]  # until all see it
         found = []
         for begins, ends in zip(changes, [*changes[1:], self.clock.at], strict=True):
             here = [at for at in rejected if begins <= at < ends]
@@ -157,18 +157,22 @@ class Consumer:
         return found
 
     def left_behind(self) -> list[str]:
-        """Tokens got with another secret than current, a minute after the issuer began to accept that."""
-        store, issuer = self._history.store, self._history.issuer
-        return [
-            f"at {asked.at:.3f}: with a secret that is on its way out"
-            for asked in self.asked
-            if asked.accepted
-            and all(
-                store.at(moment).current in issuer.at(moment) and store.at(moment).current != asked.secret
-                for moment in (asked.at, *self._history.changes(asked.at - 64, asked.at), asked.at - 64)
+        """Tokens got with another secret than current, though the issuer has accepted that for long.
+
+        For a minute, that is, and for as long as the store is not read again.
+        """
+        store, issuer, long = self._history.store, self._history.issuer, 64 + 1.1 * self.ttl
+        found = []
+        for asked in self.asked:
+            begins = asked.at - long
+            moments = [begins, *self._history.changes(begins, asked.at)]
+            elsewhere = all(
+                asked.secret != store.at(moment).current and store.at(moment).current in issuer.at(moment)
+                for moment in moments
             )
-            and not store.at(asked.at).pending
-        ]
+            if asked.accepted and elsewhere and begins > 0:
+                found.append(f"at {asked.at:.3f}: with a secret that is on its way out")
+        return found
 
     # --- the store and the issuer, as it meets them
 
