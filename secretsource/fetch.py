@@ -156,7 +156,7 @@ class _Round:
             mark = ticket()
             outcome = self._ask(first)
             if isinstance(outcome, Granted):
-                self._accepted(first, reading)
+                self._accepted(first, reading, remembered=only is None)
                 if notice is not None:
                     notice(reading)
                 return outcome
@@ -211,7 +211,7 @@ class _Round:
             elif isinstance(step, Ask):
                 outcome = self._ask(step.candidate)
                 if isinstance(outcome, Granted):
-                    self._accepted(step.candidate, reading)
+                    self._accepted(step.candidate, reading, remembered=False)
                     return _Recovered(self._identity, outcome, step.candidate, reading)
                 if outcome.kind not in ("rejected", "doubtful"):
                     raise self._error(outcome)
@@ -293,9 +293,9 @@ class _Round:
             special=outgoing.special,
         )
 
-    def _accepted(self, candidate: Candidate, reading: Reading) -> None:
+    def _accepted(self, candidate: Candidate, reading: Reading, *, remembered: bool) -> None:
         fetcher, events = self._fetcher, self._flight.events
-        if fetcher._candidates.accepted(candidate, reading):
+        if fetcher._candidates.accepted(candidate, reading, remembered=remembered):
             name, version = fetcher._credentials.name, candidate.credentials.version
             events.append(CandidateUsed(name, candidate.kind, version))
         fetcher._close_circuit(self._flight)

@@ -78,15 +78,18 @@ class Candidates:
             return next((one for one in candidates if one.value == winner.candidate.value), candidates[0])
         return candidates[0]
 
-    def accepted(self, candidate: Candidate, reading: Reading) -> bool:
-        """Remember the winner: one that is on its way out for a minute only. True if it is another than before."""
-        before, now = self._winner, self._clock.monotonic()
+    def accepted(self, candidate: Candidate, reading: Reading, *, remembered: bool) -> bool:
+        """Remember the winner: one that is on its way out for a minute only. True if it is another than before.
+
+        `remembered`: it was asked since it had won before, so that its minute goes on.
+        """
+        before = self._winner
         same = before is not None and before.candidate.value == candidate.value
         until = float("inf")
         if candidate.kind in ("previous", "last accepted"):
-            until = now + RECENTLY
-            if before is not None and same and before.among == reading.values and now < before.until < until:
-                until = before.until  # won again before current was asked again
+            until = self._clock.monotonic() + RECENTLY
+            if remembered and before is not None and same and before.among == reading.values:
+                until = before.until
         self._winner = _Winner(candidate, reading.values, until)
         return candidate.kind != "current" if before is None else not same
 

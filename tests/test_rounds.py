@@ -44,7 +44,7 @@ def named(candidates: Candidates, where: Reading, kind: str) -> Candidate:
 def test_candidates_are_current_pending_previous_and_the_one_accepted_last(clock: TickingClock) -> None:
     candidates = Candidates(clock)
     before = reading("last")
-    candidates.accepted(candidates.first(before), before)
+    candidates.accepted(candidates.first(before), before, remembered=True)
     assert shown(candidates.of(reading(A, B, C))) == [
         ("current", A),
         ("pending", B),
@@ -55,14 +55,14 @@ def test_candidates_are_current_pending_previous_and_the_one_accepted_last(clock
 
 def test_each_value_is_one_candidate(clock: TickingClock) -> None:
     candidates = Candidates(clock)
-    candidates.accepted(candidates.first(reading(A)), reading(A))
+    candidates.accepted(candidates.first(reading(A)), reading(A), remembered=True)
     assert shown(candidates.of(reading(A, A, A))) == [("current", A)]
     assert shown(candidates.of(reading(B, A, B))) == [("current", B), ("pending", A)]
 
 
 def test_the_one_accepted_last_is_no_candidate_for_another_client(clock: TickingClock) -> None:
     candidates = Candidates(clock)
-    candidates.accepted(candidates.first(reading(A)), reading(A))
+    candidates.accepted(candidates.first(reading(A)), reading(A), remembered=True)
     other = reading(B)._replace(credentials=ClientCredentials("other", B))
     assert shown(candidates.of(other)) == [("current", B)]
 
@@ -73,7 +73,7 @@ def test_the_first_is_current_where_none_has_won(clock: TickingClock) -> None:
 
 def test_the_winner_is_first_until_one_of_the_values_changes(clock: TickingClock) -> None:
     candidates, now = Candidates(clock), reading(A, B)
-    candidates.accepted(named(candidates, now, "pending"), now)
+    candidates.accepted(named(candidates, now, "pending"), now, remembered=False)
     clock.tick(86400)
     assert shown([candidates.first(now)]) == [("pending", B)]
     assert shown([candidates.first(reading(A, C))]) == [("current", A)]
@@ -84,15 +84,17 @@ def test_the_winner_is_first_until_one_of_the_values_changes(clock: TickingClock
 def test_a_winner_that_is_on_its_way_out_is_first_for_a_minute_at_most(clock: TickingClock, kind: str) -> None:
     candidates = Candidates(clock)
     before, now = reading(A), reading(B, None, A) if kind == "previous" else reading(B)
-    candidates.accepted(candidates.first(before), before)
-    candidates.accepted(named(candidates, now, kind), now)
+    candidates.accepted(candidates.first(before), before, remembered=True)
+    candidates.accepted(named(candidates, now, kind), now, remembered=False)
     for _ in range(5):  # each renewal wins again, which does not lengthen the minute
         assert shown([candidates.first(now)]) == [(kind, A)]
-        candidates.accepted(candidates.first(now), now)
+        candidates.accepted(candidates.first(now), now, remembered=True)
         clock.tick(11)
+    asked = candidates.first(now)
     clock.tick(6)
+    candidates.accepted(asked, now, remembered=True)  # nor does one that was under way when the minute ended
     assert shown([candidates.first(now)]) == [("current", B)]
-    candidates.accepted(named(candidates, now, kind), now)  # current was asked, and rejected still
+    candidates.accepted(named(candidates, now, kind), now, remembered=False)  # current was asked, and rejected still
     clock.tick(59)
     assert shown([candidates.first(now)]) == [(kind, A)]
     clock.tick(2)
@@ -101,10 +103,15 @@ def test_a_winner_that_is_on_its_way_out_is_first_for_a_minute_at_most(clock: Ti
 
 def test_it_is_told_whether_another_one_won_than_before(clock: TickingClock) -> None:
     candidates, now = Candidates(clock), reading(A, B, C)
-    wins = [candidates.accepted(named(candidates, now, kind), now) for kind in ("current", "current", "pending")]
+    wins = [
+        candidates.accepted(named(candidates, now, kind), now, remembered=False)
+        for kind in ("current", "current", "pending")
+    ]
     assert wins == [False, False, True]
     promoted = reading(B, None, A)
-    assert not candidates.accepted(candidates.first(promoted), promoted), "the same value, under another name"
+    assert not candidates.accepted(candidates.first(promoted), promoted, remembered=True), (
+        "the same value, under another name"
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,10 @@ class Consumer:
     def asked_too_often(self) -> list[str]:
         """Rejected requests while nothing changed: more than eight in 5 s, or in the minute after the first ten."""
         rejected = [asked.at for asked in self.asked if not asked.accepted]
-        changes = [moment + self._history.lag for moment in self._history.changes()]  # until all see it
+        changes = sorted([*self._history.changes(), self._habits.begins])
         found = []
         for begins, ends in zip(changes, [*changes[1:], self.clock.at], strict=True):
+            begins += self._history.lag  # until all see it
             here = [at for at in rejected if begins <= at < ends]
             burst = max((sum(at <= other < at + 5 for other in here) for at in here), default=0)
             quiet = sum(begins + 10 <= at < begins + 70 for at in here)
