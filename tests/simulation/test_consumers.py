@@ -203,13 +203,13 @@ RULES = {
         Scenario((mistaken,), DEAR, begins_late=True),
     ),
     "past an open circuit it is each candidate's turn": Rule(
-        lambda: patch.object(Circuit, "turn", first_only(Circuit.turn)), Scenario((undone,))
+        lambda: patch.object(Circuit, "turn", first_only(Circuit.turn)), Scenario((undone,), changed=2)
     ),
     "the circuit opens": Rule(
-        lambda: patch.object(Circuit, "open_for", lambda self, values: False), Scenario((undone,))
+        lambda: patch.object(Circuit, "open_for", lambda self, values: False), Scenario((undone,), changed=2)
     ),
     "six requests a round at most": Rule(
-        lambda: patch.object(rounds, "REQUESTS_PER_ROUND", 100), Scenario((undone,), stall=0.0)
+        lambda: patch.object(rounds, "REQUESTS_PER_ROUND", 100), Scenario((undone,), changed=2, stall=0.0)
     ),
     "the winner is remembered": Rule(
         lambda: patch.object(Candidates, "first", lambda self, reading: self.of(reading)[0]), Scenario((store_first,))

@@ -97,6 +97,6 @@ class History:
         for moment, repaired in zip(moments, [*moments[1:], until], strict=True):
             if not (self.store.at(moment).values | {known.at(moment)}) & self.issuer.at(moment):
                 at_issuer = bool(self.issuer.changes(repaired, repaired))
-                if repaired + (FOUND_AT_ISSUER if at_issuer else FOUND_IN_STORE) >= since:
+                if repaired + (FOUND_AT_ISSUER if at_issuer else FOUND_IN_STORE + self.lag) >= since:
                     return True
         return False
