@@ -11,6 +11,7 @@ from .secret import Masked
 
 __all__ = ["Answer", "Outgoing", "request_id_in"]
 
+_DEEPEST = 64
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 
 
@@ -86,7 +87,23 @@ class Answer(Masked):
             )
         except (ValueError, RecursionError) as error:
             return {}, "has a name twice or NaN in its JSON" if isinstance(error, _NotStrict) else "is not JSON"
+        if _is_deep(value):
+            return {}, f"is nested deeper than {_DEEPEST} levels"
         return (value, None) if isinstance(value, dict) else ({}, "is not a JSON object")
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class _NotStrict(ValueError):

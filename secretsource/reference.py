@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote_to_bytes
 
 from .errors import ConfigurationError
@@ -24,7 +24,8 @@ BUILT_IN_STORES = ("aws", "bao", "env", "file", "systemd", "vault")
 _STORE = re.compile(r"[a-z][a-z0-9-]+")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Those of ASCII and Latin-1, line separators, and what turns the direction of writing: it could forge lines of a log.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _BAD_POINTER = re.compile(r"~(?![01])")
 # What may stand unescaped in each part; RFC 3986 section 3.3 for the path, less for what has delimiters of its own.
 _PLAIN_IN_PATH = "!$&'()*+,;=:@"
@@ -90,7 +91,7 @@ class SecretReference:
                 near = difflib.get_close_matches(name, names, n=1)
                 takes = f"It takes {', '.join(names)}" if names else "It takes no options"
                 raise ConfigurationError(
-                    f"the store {self.store!r} has no option {name!r} (in {self.store}:{self.path})",
+                    f"the store {self.store!r} has no option {name!r} (in {replace(self, options=(), fields=None)})",
                     hint=f"Did you mean {near[0]!r}?" if near else takes,
                 )
 

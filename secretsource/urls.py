@@ -55,7 +55,8 @@ def http_parts(url: str) -> tuple[str, str, int, str] | None:
     host = parts.hostname or ""
     if parts.scheme not in ("https", "http") or not _HOST.fullmatch(host) or "@" in parts.netloc:
         return None
-    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), url.split("://", 1)[1]
+    usual = 443 if parts.scheme == "https" else 80
+    return parts.scheme, host, usual if port is None else port, url.split("://", 1)[1]
 
 
 def _for_message(url: object) -> str:

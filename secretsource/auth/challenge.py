@@ -8,6 +8,7 @@ from collections.abc import Iterable
 __all__ = ["refuses_token"]
 
 _PART = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*))?""")
+_ESCAPED = re.compile(r"\\(.)")
 _LONGEST = 8192
 
 
@@ -18,11 +19,14 @@ def refuses_token(headers: Iterable[str]) -> bool:
     """
     scheme, bearer, error, any_challenge = "", False, None, False
     for header in headers:
+        end = 0
         for match in _PART.finditer(header[:_LONGEST]):
             name, value = match[1].lower(), match[2]
-            if value is None:
+            begins = not end or "," in header[end : match.start()]  # else it belongs to the token68 of a scheme
+            end = match.end()
+            if value is None and begins:
                 scheme, any_challenge = name, True
                 bearer = bearer or scheme == "bearer"
-            elif scheme == "bearer" and name == "error":
-                error = value.strip('"')
+            elif value is not None and scheme == "bearer" and name == "error":
+                error = _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
     return not any_challenge or (bearer and error in (None, "invalid_token"))

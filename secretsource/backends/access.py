@@ -30,10 +30,23 @@ if sys.platform != "win32":
     import grp
     import pwd
 
-__all__ = ["LEVELS", "CHECKABLE", "Access", "Violation", "kind_of", "mount_of", "posix_acl", "shown", "user_name"]
+__all__ = [
+    "CHECKABLE",
+    "LEVELS",
+    "POSIX_ACL",
+    "Access",
+    "Violation",
+    "kind_of",
+    "mount_of",
+    "posix_acl",
+    "shown",
+    "user_name",
+]
 
 LEVELS = ("strict", "private", "mounted", "unchecked")
 CHECKABLE = hasattr(os, "geteuid") and {os.open, os.stat, os.readlink} <= os.supports_dir_fd
+
+POSIX_ACL = "system.posix_acl_access"
 
 _READ, _WRITE, _EXECUTE = 4, 2, 1
 _ALL = _READ | _WRITE | _EXECUTE
@@ -108,11 +121,16 @@ class Access:
             return Violation("F10", f"{who} can write to {seen}", "Keep the file in a directory of its own")
         return Violation("F10", f"{who} can write to {seen}", f"Run chmod go-w {_quoted(path)}")
 
-    def file(self, path: str, fd: int, status: os.stat_result) -> Violation | None:
-        """Whether a file may be read, whose descriptor this is."""
+    def file(self, path: str, fd: int, status: os.stat_result, *, sticky: bool) -> Violation | None:
+        """Whether a file may be read, whose descriptor this is, and whether it lies in a sticky directory."""
         if self.level == "unchecked":
             return None
-        return self._owner(path, status) or self._mode(path, fd, status) or self._elsewhere(path, fd, status)
+        return (
+            self._owner(path, status)
+            or self._mode(path, fd, status)
+            or self._names(path, status, sticky)
+            or self._elsewhere(path, fd)
+        )
 
     def _owner(self, path: str, status: os.stat_result) -> Violation | None:
         owners = {os.geteuid()} if self.level == "strict" else self._trusted()
@@ -159,16 +177,18 @@ class Access:
             "private": ", or set access=mounted if an orchestrator mounts it",
         }.get(self.level, "")
 
-    def _elsewhere(self, path: str, fd: int, status: os.stat_result) -> Violation | None:
-        if self.level == "mounted":
+    def _names(self, path: str, status: os.stat_result, sticky: bool) -> Violation | None:
+        # Where a system allows it, anybody may give another file of ours the name that is expected in /tmp.
+        if status.st_nlink <= 1 or (self.level == "mounted" and not sticky):
             return None
-        if status.st_nlink > 1:
-            return Violation(
-                "F08",
-                f"{shown(path)} has {status.st_nlink} names (hard links)",
-                f"Remove the others, find them by: find / -xdev -inum {status.st_ino}",
-            )
-        if self.level == "private":
+        return Violation(
+            "F08",
+            f"{shown(path)} has {status.st_nlink} names (hard links)",
+            f"Remove the others, find them by: find / -xdev -inum {status.st_ino}",
+        )
+
+    def _elsewhere(self, path: str, fd: int) -> Violation | None:
+        if self.level != "strict":
             return None
         mount = mount_of(fd)
         if mount is None:
@@ -222,7 +242,7 @@ def mount_of(fd: int) -> Mount | None:
             mount_id = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
             kind = next(line.partition(" - ")[2].split()[0] for line in lines if line.split()[0] == mount_id)
-    except (OSError, StopIteration, IndexError):
+    except (FileNotFoundError, PermissionError, StopIteration, IndexError):
         return None
     return Mount(mount_id, kind)
 
@@ -259,7 +279,7 @@ def posix_acl(fd: int) -> bytes | None:
     # An O_PATH descriptor has no attributes of its own, but its entry in /proc leads to them.
     for target in (fd, f"/proc/self/fd/{fd}"):
         try:
-            return os.getxattr(target, "system.posix_acl_access")
+            return os.getxattr(target, POSIX_ACL)
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
                 return None
@@ -275,6 +295,8 @@ def _grants(fd: int, status: os.stat_result) -> list[_Grant]:
     if acl is None:
         return [_Grant("group", status.st_gid, bits)]
     # With an ACL the group bits are its mask (acl(5)), the most that anybody named there can have.
+    if len(acl) % 8 != 4:  # a file system in user space may give anything, and it may mean anybody
+        return [_Grant("all", -1, bits)]
     kinds = {_ACL_USER: "user", _ACL_GROUP_OBJ: "group", _ACL_GROUP: "group"}
     return [
         _Grant(kinds[tag], status.st_gid if tag == _ACL_GROUP_OBJ else id, given & bits)
@@ -284,6 +306,8 @@ def _grants(fd: int, status: os.stat_result) -> list[_Grant]:
 
 
 def _is_us(grant: _Grant) -> bool:
+    if grant.id == _overflow_uid():  # that may be us, and is everybody else who has no number here
+        return False
     if grant.kind == "user":
         return grant.id in (0, os.geteuid())
     return _private_group(grant.id)

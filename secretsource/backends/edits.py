@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, MalformedSecret
@@ -25,6 +26,8 @@ WHOLE = "client_secret"
 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*')"""
+# Each is a whole parse of the document.
+_CANDIDATES_AT_MOST = 32
 
 
 class _Syntax(NamedTuple):
@@ -36,7 +39,6 @@ class _Syntax(NamedTuple):
     sign: str  # what stands between name and value, as a pattern
     rest: str  # the value and what may follow it, as a pattern; the second group stays
     joined: str  # as `sign`, to write
-    sections: bool
 
     def line(self, name: str, value: str) -> str:
         return f"{self.name(name)}{self.joined}{self.value(value)}"
@@ -60,11 +62,21 @@ def _in_env(text: str) -> str:
 
 _SYNTAX = {
     "toml": _Syntax(
-        _name_in_toml, _in_toml, r"[ \t]*", r"[ \t]*=[ \t]*", rf"({_QUOTED}|[^#]*?)([ \t]*(?:#.*)?)", " = ", True
+        _name_in_toml,
+        _in_toml,
+        r"[ \t]*",
+        r"[ \t]*=[ \t]*",
+        rf"({_QUOTED}|(?:[^# \t]++|[ \t]++(?!#|$))*+)([ \t]*(?:#.*)?)",
+        " = ",
     ),
-    "ini": _Syntax(str, str, r"[ \t]*", r"[ \t]*[=:][ \t]*", r"(.*)()", " = ", True),
+    "ini": _Syntax(str, str, r"[ \t]*", r"[ \t]*[=:][ \t]*", r"(.*)()", " = "),
     "env": _Syntax(
-        str, _in_env, r"[ \t]*(?:export[ \t]+)?", r"[ \t]*=[ \t]*", rf"({_QUOTED}|.*?)((?:[ \t]+#.*)?)", "=", False
+        str,
+        _in_env,
+        r"[ \t]*(?:export[ \t]+)?",
+        r"[ \t]*=[ \t]*",
+        rf"({_QUOTED}|(?:[^ \t]++|[ \t]++(?!#))*+)((?:[ \t]+#.*)?)",
+        "=",
     ),
 }
 
@@ -148,7 +160,7 @@ def _edited(text: Secret | None, format: str, changes: Mapping[str, Secret | Non
             return field
         if _same(tree, wanted):
             continue
-        for candidate in _candidates(document, format, way, new, wanted):
+        for candidate in islice(_candidates(document, format, way, new, wanted), _CANDIDATES_AT_MOST):
             if _same(plain_tree(candidate, format), wanted):
                 document = candidate
                 break
@@ -181,17 +193,37 @@ def _candidates(
     syntax = _SYNTAX[format]
     lines = re.findall(r"[^\n]*\n|[^\n]+", document)
     end = "\r\n" if "\r\n" in document else "\n"
-    yield from _altered(lines, syntax, way[-1], value)
+    stretches = _stretches(lines, format, way)
+    inside = [number for stretch in stretches for number in stretch]
+    yield from _altered(lines, inside, syntax, way[-1], value)
     if value is not None:
-        yield from _added(lines, format, way, syntax.line(way[-1], value), end)
+        yield from _added(lines, stretches, format, way, syntax.line(way[-1], value), end)
+    # Last, since there may be many: a header may be written in another way than ours.
+    yield from _altered(lines, sorted({*range(len(lines))}.difference(inside)), syntax, way[-1], value)
 
 
-def _altered(lines: list[str], syntax: _Syntax, name: str, value: str | None) -> Iterator[str]:
+def _stretches(lines: list[str], format: str, way: tuple[str, ...]) -> list[range]:
+    """Where the lines of the field's section stand, if its header is written as we would."""
+    heads = [] if format == "env" else [number for number, line in enumerate(lines) if re.match(r"[ \t]*\[", line)]
+    stretches = []
+    for section in [way[:-1]] if len(way) > 1 else [("DEFAULT",), ()] if format == "ini" else [()]:
+        header = re.compile(rf"[ \t]*{re.escape(_header(format, section))}[ \t]*(?:#.*)?")
+        if not section:
+            stretches.append(range(heads[0] if heads else len(lines)))
+            continue
+        for head, until in zip(heads, [*heads[1:], len(lines)], strict=False):
+            if header.fullmatch(lines[head].rstrip("\r\n")):
+                stretches.append(range(head + 1, until))
+    return stretches
+
+
+def _altered(lines: list[str], numbers: Iterable[int], syntax: _Syntax, name: str, value: str | None) -> Iterator[str]:
     spellings = "|".join(
         {re.escape(name), re.escape(syntax.name(name)), re.escape(f"'{name}'"), re.escape(f'"{name}"')}
     )
     pattern = re.compile(rf"({syntax.before}(?:{spellings}){syntax.sign}){syntax.rest}")
-    for index, line in enumerate(lines):
+    for index in numbers:
+        line = lines[index]
         body = line.rstrip("\r\n")
         found = pattern.fullmatch(body)
         if found is not None:
@@ -199,22 +231,15 @@ def _altered(lines: list[str], syntax: _Syntax, name: str, value: str | None) ->
             yield "".join([*lines[:index], new, *lines[index + 1 :]])
 
 
-def _added(lines: list[str], format: str, way: tuple[str, ...], line: str, end: str) -> Iterator[str]:
+def _added(
+    lines: list[str], stretches: list[range], format: str, way: tuple[str, ...], line: str, end: str
+) -> Iterator[str]:
     if format == "env":
         yield _with(lines, len(lines), line + end, end)
         return
-    heads = [index for index, text in enumerate(lines) if re.match(r"[ \t]*\[", text)]
-    spelled = [way[:-1]] if len(way) > 1 else [("DEFAULT",), ()] if format == "ini" else [()]
-    for section in spelled:
-        header = _header(format, section)
-        if not section:
-            yield _with(lines, _after_the_last(lines, 0, heads[0] if heads else len(lines)), line + end, end)
-            yield _with(lines, 0, line + end, end)
-        for number, index in enumerate(heads):
-            if re.fullmatch(rf"[ \t]*{re.escape(header)}[ \t]*(?:#.*)?", lines[index].rstrip("\r\n")) and section:
-                until = heads[number + 1] if number + 1 < len(heads) else len(lines)
-                yield _with(lines, _after_the_last(lines, index + 1, until), line + end, end)
-                yield _with(lines, index + 1, line + end, end)
+    for stretch in stretches:
+        yield _with(lines, _after_the_last(lines, stretch.start, stretch.stop), line + end, end)
+        yield _with(lines, stretch.start, line + end, end)
     if len(way) > 1:
         gap = end if lines else ""
         yield _with(lines, len(lines), f"{gap}{_header(format, way[:-1])}{end}{line}{end}", end)

@@ -113,7 +113,7 @@ class EnvBackend:
         return Secret((os.environ if self._environ is None else self._environ)[name])
 
     def _not_found(self, name: str, reference: SecretReference) -> SecretNotFound:
-        names = sorted(os.environ if self._environ is None else self._environ)
+        names = sorted(filter(str.isprintable, os.environ if self._environ is None else self._environ))
         folded = {each.upper(): each for each in names}
         near = [folded[each] for each in difflib.get_close_matches(name.upper(), folded, n=4, cutoff=0.75)]
         return Origin(reference).error(

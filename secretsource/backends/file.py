@@ -19,7 +19,7 @@ from ..events import LOGGER
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from . import Stored
-from .access import CHECKABLE, LEVELS, Access
+from .access import CHECKABLE, LEVELS, Access, shown
 from .edits import WHOLE, changes_between, edit
 from .formats import Origin, format_of, parse
 from .replace import locked, opened_to_replace, replace
@@ -155,13 +155,16 @@ class FileBackend:
                 f"{reference} is a directory, and format= is for a file",
                 hint="Leave format= out: in a directory each file is the text of one field",
             )
-        folder = walk.published(walk.directory(*walk.begin(reference.path)))
+        directory = walk.directory(*walk.begin(reference.path))
+        folder = walk.published(directory)
         found: dict[str, Any] = dict.fromkeys(walk.names(folder))
         needed, candidates = _needed(reference.fields or _DEFAULT_FIELDS)
         read = {name: _field(walk, folder, name) for name in found if name in needed}
         for name in found.keys() & candidates:
-            with suppress(BackendError, OSError):  # what cannot be read is no candidate
+            # What is refused or gone is no candidate; a failing disk says nothing about one.
+            with suppress(BackendError, FileNotFoundError, NotADirectoryError, PermissionError):
                 read[name] = _field(walk, folder, name)
+        walk.confirm(directory, folder)
         texts = {name: contents.text for name, contents in sorted(read.items())}
         return Document(
             {**found, **texts},
@@ -191,7 +194,7 @@ class FileBackend:
 
     def _writing(self, reference: SecretReference, action: Callable[[Walk], T]) -> T:
         parent = os.path.dirname(os.path.join(self._root or os.curdir, reference.path))
-        missing = f"Run mkdir -p -m 700 {shlex.quote(parent)}"
+        missing = f"Run mkdir -p -m 700 {shown(shlex.quote(parent))}"
         return walked(self._access_of(reference), Origin(reference), action, root=self._root, missing=missing)
 
     def _place(self, walk: Walk, reference: SecretReference) -> tuple[Chain, str]:

@@ -29,7 +29,9 @@ __all__ = ["FORMATS", "Fault", "Origin", "format_of", "parse", "parse_bytes", "p
 FORMATS = ("json", "toml", "ini", "env", "text")
 
 _DEEPEST = 64
+_MOST_DOTS = 1000
 _AT_TOML = re.compile(r"\(at line (\d+), column (\d+)\)$")
+_INI_LINE = re.compile(r"(?P<option>[^=:]*)(?P<vi>[=:])\s*(?P<value>.*)")
 _ENV_BLANK = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
 _ENV_NAME = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*")
 _ENV_QUOTED = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
@@ -192,6 +194,8 @@ def _no_constant(name: str) -> NoReturn:
 def _toml(text: str) -> dict[str, Any] | Fault:
     import tomllib  # here and below where it is needed: a start without such a file does not pay for it
 
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):  # a key of n parts takes it n² steps
+        return Fault(f"has a line with more than {_MOST_DOTS} dots")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -202,9 +206,12 @@ def _toml(text: str) -> dict[str, Any] | Fault:
 def _ini(text: str) -> dict[str, Any] | Fault:
     import configparser
 
+    class Parser(configparser.RawConfigParser):
+        OPTCRE = _INI_LINE  # its own takes n² steps for n blanks
+
     # No file can hold a NUL, so no section of it has this name; none is the default, so nothing is inherited.
     top = "\0"
-    parser = configparser.RawConfigParser(default_section="\0\0", empty_lines_in_values=False)
+    parser = Parser(default_section="\0\0", empty_lines_in_values=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         parser.read_string(f"[{top}]\n{text}")

@@ -1,13 +1,14 @@
 """A secret file replaced as a whole: a new one beside it, made private before it holds anything, then renamed.
 
 Whoever reads meanwhile gets the old one or the new one. Writers take turns at a lock file beside it, `.NAME.lock`,
-which stays, since a lock file that is removed can be locked twice.
+which stays, since a lock file that is removed can be locked twice. What a killed writer left, the next one removes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import NoReturn
 from ..clock import Deadline
 from ..errors import AccessDenied, BackendUnavailable
 from ..secret import Secret
-from .access import kind_of, mount_of, posix_acl, shown, user_name
+from .access import POSIX_ACL, kind_of, mount_of, posix_acl, shown, user_name
 from .walk import Chain, Opened, Walk, refusal
 
 if sys.platform != "win32":
@@ -80,6 +81,7 @@ def replace(walk: Walk, folder: Chain, name: str, text: Secret, old: Opened | No
     directory = folder[-1].fd
     new = f".{name}.{os.urandom(6).hex()}.new"
     walk.at = walk.path(folder, new)
+    _sweep(walk, folder, name)
     fd = walk.keep(os.open(new, _NEW, 0o600, dir_fd=directory))
     try:
         _made_alike(walk, fd, old)
@@ -91,8 +93,20 @@ def replace(walk: Walk, folder: Chain, name: str, text: Secret, old: Opened | No
         with suppress(OSError):
             os.unlink(new, dir_fd=directory)
         raise
-    # The directory's own descriptor may be one for paths only.
-    os.fsync(walk.keep(os.open(".", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=directory)))
+    os.fsync(_readable(walk, folder))
+
+
+def _sweep(walk: Walk, folder: Chain, name: str) -> None:
+    """Remove what a killed writer left: who holds the lock is the only one who writes."""
+    left = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.new")
+    for each in os.listdir(_readable(walk, folder)):
+        if left.fullmatch(each):
+            os.unlink(each, dir_fd=folder[-1].fd)
+
+
+def _readable(walk: Walk, folder: Chain) -> int:
+    """The directory's own descriptor may be one for paths only."""
+    return walk.keep(os.open(".", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=folder[-1].fd))
 
 
 def _check_folder(walk: Walk, folder: Chain) -> None:
@@ -104,6 +118,10 @@ def _check_folder(walk: Walk, folder: Chain) -> None:
 
 
 def _made_alike(walk: Walk, fd: int, old: Opened | None) -> None:
+    if sys.platform == "linux" and posix_acl(fd) is not None:
+        os.removexattr(
+            fd, POSIX_ACL
+        )  # a directory's default one: the group bits of a mode would let those in whom it names
     if old is None:
         os.fchmod(fd, 0o600)
         return
@@ -126,7 +144,7 @@ def _made_alike(walk: Walk, fd: int, old: Opened | None) -> None:
     os.fchmod(fd, stat.S_IMODE(old.status.st_mode))
     acl = posix_acl(old.fd)
     if acl is not None and sys.platform == "linux":
-        os.setxattr(fd, "system.posix_acl_access", acl)
+        os.setxattr(fd, POSIX_ACL, acl)
 
 
 def _taken(fd: int) -> bool:

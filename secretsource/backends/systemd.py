@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..credentials import Document
 from ..errors import ConfigurationError, SecretNotFound
 from ..reference import SecretReference
-from .access import Access
+from .access import Access, shown
 from .formats import Origin, format_of, parse
 from .walk import Contents, Walk, version_of, walked
 
@@ -41,7 +41,7 @@ class SystemdBackend:
             Access.of("mounted"),
             origin,
             lambda walk: _read(walk, directory, name),
-            missing=f"Is it the directory of a unit that runs no longer? ${_DIRECTORY} names {directory}",
+            missing=f"Is it the directory of a unit that runs no longer? ${_DIRECTORY} names {shown(directory)}",
         )
         fields = parse(contents.text, format, origin)
         return Document(fields, version=version_of(contents.text), created=contents.modified)

@@ -39,6 +39,7 @@ LARGEST = 64 * 1024  # bytes
 
 _FINGERPRINTS = Fingerprints()
 _LINKS_AT_MOST = 40  # as Linux, path_resolution(7)
+_SWAPPED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # what to open a link, a file and a socket fails with
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY = _FLAGS | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", getattr(os, "O_SEARCH", os.O_RDONLY))
 _LISTED = _FLAGS | getattr(os, "O_DIRECTORY", 0) | os.O_RDONLY
@@ -107,6 +108,7 @@ class Walk:
 
     def begin(self, path: str) -> tuple[Chain, list[str]]:
         """Where the walk to this path begins, and the parts that follow."""
+        _check_path(self.origin, path, self._root)
         if self._root is None and not path.startswith("/"):
             path = os.path.join(os.getcwd(), path)
         chain: Chain = (self._enter((), "/"),)
@@ -145,6 +147,11 @@ class Walk:
         except FileNotFoundError:
             return chain
         return self.directory(chain, ["..data"])
+
+    def confirm(self, chain: Chain, published: Chain) -> None:
+        """Make sure that `..data` leads there still; only when it no longer does are files taken away from there."""
+        if not _same(self.published(chain)[-1].status, published[-1].status):
+            raise _Changed
 
     def contents(self, opened: Opened) -> Contents:
         """Read a file to its end. Raises MalformedSecret where it is no text."""
@@ -226,7 +233,8 @@ class Walk:
         status = os.fstat(fd)
         if not _same(seen, status) or not stat.S_ISREG(status.st_mode):
             raise _Changed
-        violation = self.access.file(path, fd, status)
+        sticky = bool(chain[-1].status.st_mode & stat.S_ISVTX)
+        violation = self.access.file(path, fd, status, sticky=sticky)
         if violation is not None:
             raise self._refused(violation)
         return Opened(path, fd, status)
@@ -235,11 +243,8 @@ class Walk:
         root = self._within
         if root is None or any(_same(root, directory.status) for directory in chain):
             return chain
-        raise self._refused(
-            Violation(
-                "F09", f"{shown(self.path(chain))} is outside of root={self._root}", "Keep it below that directory"
-            )
-        )
+        seen = f"{shown(self.path(chain))} is outside of root={shown(self._root or '')}"
+        raise self._refused(Violation("F09", seen, "Keep it below that directory"))
 
     def _refused(self, violation: Violation) -> AccessDenied:
         return refusal(self.origin, self.access.level, violation)
@@ -266,14 +271,17 @@ def unwalked(access: Access, origin: Origin, path: str, root: str | None = None)
     """What a file holds, on a platform without the means to walk. Nothing is judged, so only `unchecked` may."""
     if access.level != "unchecked":
         raise _uncheckable(access, origin)
-    place = Path(root or "", path).resolve()
-    if root is not None and not place.is_relative_to(Path(root).resolve()):
-        raise refusal(origin, access.level, Violation("F09", f"it is outside of root={root}", "Keep it below"))
-    outcome = _plainly(str(place))
+    _check_path(origin, path, root)
+    place = os.path.realpath(os.path.join(root or "", path))
+    if root is not None and not Path(place).is_relative_to(os.path.realpath(root)):
+        raise refusal(origin, access.level, Violation("F09", f"it is outside of root={shown(root)}", "Keep it below"))
+    outcome = _plainly(place)
+    if isinstance(outcome, Violation):
+        raise refusal(origin, access.level, outcome)
     if isinstance(outcome, _Failed):
         raise _error(origin, outcome, "")
     if isinstance(outcome, Fault):
-        raise origin.error(MalformedSecret, f"cannot be used: {shown(str(place))} {outcome.what}", outcome.hint)
+        raise origin.error(MalformedSecret, f"cannot be used: {shown(place)} {outcome.what}", outcome.hint)
     return outcome
 
 
@@ -286,8 +294,6 @@ def read_text(
     the working directory.
     """
     origin = Origin(reference, called)
-    if "\0" in path:
-        raise ConfigurationError(f"{origin} leads to a path with a NUL in it", hint="Correct that path")
     return walked(Access.of(level, owners), origin, lambda walk: walk.contents(walk.file(*walk.begin(path))).text)
 
 
@@ -306,16 +312,29 @@ def version_of(*texts: Secret) -> str:
 
 
 def _uncheckable(access: Access, origin: Origin) -> AccessDenied:
-    violation = Violation(
-        "F16",
-        "who may read a file cannot be told on this platform",
-        "Use environment variables, env://NAME, or in code FileBackend(access='unchecked')",
-    )
-    return refusal(origin, access.level, violation)
+    seen = "who may read a file cannot be told on this platform"
+    repair = "Use environment variables, env://NAME, or in code FileBackend(access='unchecked')"
+    if access.level == "unchecked":
+        seen = "on this platform one file can be read, but no directory, and nothing is written"
+        repair = "Name one file, or use environment variables, env://NAME"
+    return refusal(origin, access.level, Violation("F16", seen, repair))
 
 
-def _plainly(path: str) -> Contents | Fault | _Failed:
+def _check_path(origin: Origin, path: str, root: str | None) -> None:
+    """Variables and code may give what no file can be called; the system calls' own errors are no OSErrors then."""
     try:
+        impossible = b"\0" in os.fsencode(path) + os.fsencode(root or "")
+    except UnicodeEncodeError:
+        impossible = True
+    if impossible:
+        raise ConfigurationError(f"{origin} leads to a path that no file can have", hint="Correct that path")
+
+
+def _plainly(path: str) -> Contents | Fault | Violation | _Failed:
+    try:
+        kind = os.stat(path).st_mode
+        if not stat.S_ISREG(kind):  # to open a console, a pipe or a FIFO may wait for ever
+            return Violation("F02", f"{shown(path)} is a {kind_of(kind)}", "Name a regular file")
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             text = _text(file.fileno(), status.st_size)
@@ -333,8 +352,8 @@ def _attempt(access: Access, origin: Origin, action: Callable[[Walk], T], root: 
         except _Changed:
             return _Failed(None, walk.at, True)
         except OSError as error:
-            # A link or a file stands where a directory was seen, or the kubelet took away what a link led to.
-            swapped = error.errno in (errno.ELOOP, errno.ENOTDIR) or (error.errno == errno.ENOENT and walk.links > 0)
+            # Something else stands where a directory or a file was seen, or the kubelet took away what a link led to.
+            swapped = error.errno in _SWAPPED or (error.errno == errno.ENOENT and walk.links > 0)
             return _Failed(error.errno or 0, walk.at, swapped)
 
 
@@ -358,7 +377,7 @@ def _error(origin: Origin, failed: _Failed, missing: str) -> BackendError:
         case errno.EACCES | errno.EPERM:
             return origin.error(
                 AccessDenied,
-                f"is refused by the system: {at} is not open to {user_name(os.geteuid())}",
+                f"is refused by the system: {at} is not open to {user_name(os.geteuid()) if CHECKABLE else 'us'}",
                 "Run as its owner, or change owner and mode",
             )
         case code:
@@ -369,7 +388,8 @@ def _error(origin: Origin, failed: _Failed, missing: str) -> BackendError:
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+    # The number of what was removed may be given to what somebody else makes then.
+    return (one.st_dev, one.st_ino, one.st_uid) == (other.st_dev, other.st_ino, other.st_uid)
 
 
 def _moment(status: os.stat_result) -> datetime | None:

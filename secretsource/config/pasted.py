@@ -22,7 +22,7 @@ _PATH_WORDS = frozenset(("private", "jwt"))
 _FORMS = {
     "a token of Vault": r"(?<![\w.-])(hv[sbr]\.[\w-]{20,}|[sb]\.[A-Za-z0-9]{24}(?![\w.-]))",
     "an access key of AWS": r"(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])",
-    "a JWT": r"eyJ[\w-]{5,}\.eyJ[\w-]{5,}\.[\w-]*",
+    "a JWT": r"eyJ[\w-]{5,4096}\.eyJ[\w-]{5,}\.[\w-]*",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "a token of GitHub": r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}",
     "a token of GitLab": r"(?<!\w)glpat-[\w-]{20,}",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from secretsource.backends import Writable
 from secretsource.backends.systemd import SystemdBackend
 from secretsource.credentials import Document, interpret
 
-from .layouts import CANARY, NOBODY_ELSE, as_root, as_user, needs_setfacl, revealed, shows, systemd
+from .layouts import CANARY, NOBODY_ELSE, as_root, as_user, grant, revealed, shows, systemd
 
 TOML = f'client = "pos"\nkey = "{CANARY}"\n'
 
@@ -105,11 +104,10 @@ def test_what_others_could_change_is_refused(folder: Path) -> None:
 
 
 @as_root
-@needs_setfacl
 def test_a_unit_of_an_ordinary_user_reads_through_the_acl_that_systemd_sets(folder: Path) -> None:
     unit = systemd(folder / "unit", {"pos.json": f'{{"client_id": "pos", "client_secret": "{CANARY}"}}'})
-    subprocess.run(["setfacl", "-m", f"u:{NOBODY_ELSE}:rx", unit], check=True)
-    subprocess.run(["setfacl", "-m", f"u:{NOBODY_ELSE}:r", unit / "pos.json"], check=True)
+    grant(unit / "pos.json", users={NOBODY_ELSE: 4})
+    grant(unit, users={NOBODY_ELSE: 5})
     answer = as_user("systemd:pos.json", environ={"CREDENTIALS_DIRECTORY": str(unit)})
     assert answer == {"client_id": "pos", "client_secret": CANARY}
     assert as_user(f"file://{unit}/pos.json") == answer, "and such a file is private, too"

@@ -219,7 +219,7 @@ def _policy(place: Place) -> str:
 
 
 def _number(version: str, reference: SecretReference) -> int:
-    if not version.isascii() or not version.isdigit() or int(version) < 1:
+    if not version.isascii() or not version.isdigit() or len(version) > 18 or int(version) < 1:
         raise ConfigurationError(f"{reference} has a version that is no number above 0", hint="Such as version=7")
     return int(version)
 

@@ -1,0 +1,58 @@
+"""Directories to lay secret files out in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..backends.layouts import write
+from .outcomes import outcome
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory of our own that other users may pass through, below the sticky /tmp."""
+    with tempfile.TemporaryDirectory(prefix="secretsource-", ignore_cleanup_errors=True) as name:
+        path = Path(name).resolve()
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory of our own that meets `strict`: nobody else can write to one above it."""
+    with _directory(os.environ.get("HOME", "/")) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def open_home() -> Iterator[Path]:
+    """The same, of root's, and other users may pass through."""
+    with _directory("/var/lib" if os.path.isdir("/var/lib") else "/") as path:
+        path.chmod(0o755)
+        yield path
+
+
+class _directory:
+    def __init__(self, base: str) -> None:
+        self._base = base
+
+    def __enter__(self) -> Path:
+        try:
+            self._path = Path(tempfile.mkdtemp(prefix=".secretsource-", dir=self._base)).resolve()
+        except OSError:
+            pytest.skip(f"nothing can be made in {self._base}")
+        met = outcome(write(self._path / "probe", "not-a-real-secret-c4n4ry"), "strict")
+        if met != "read":
+            shutil.rmtree(self._path)
+            pytest.skip(f"{self._base} does not meet strict itself [{met}]")
+        (self._path / "probe").unlink()
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
