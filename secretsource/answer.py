@@ -49,6 +49,10 @@ _REQUEST_ID_HEADERS = ("x-request-id", "x-ms-request-id", "x-okta-request-id", "
 _LONGEST_RETRY_AFTER = 300.0
 _LONGEST_LIFETIME = 10 * 365 * 86400.0
 
+_NOT_STANDARD = "It does not keep to RFC 6749 section 5.1: show that to whoever runs the issuer"
+_ADDRESS = "Is this the token endpoint? Give issuer= for discovery, or correct token_url="
+_OUT_OF_ORDER = "It may pass; if it stays, the issuer's own log or status page says why"
+
 _VENDOR_HINTS = {
     "ID2052": "OpenIddict knows no application with this client ID",
     "ID2055": "OpenIddict holds another secret for this client ID",
@@ -127,7 +131,7 @@ def read_answer(
     if answer.status != 200 or members.get("error") is not None:
         return _refusal(answer, members, profile, obtained, special)
     if fault is not None:
-        return _invalid(answer, f"its answer {fault}", "Is this the token endpoint?")
+        return _invalid(answer, f"its answer {fault}", _ADDRESS)
     text = members.get("access_token")
     if not isinstance(text, str) or not _PRINTABLE.fullmatch(text):
         return _invalid(answer, "its answer has no access_token of visible ASCII characters")
@@ -146,8 +150,8 @@ def read_answer(
     lifetime, fault = _lifetime(members, profile, obtained)
     if fault is not None:
         return _invalid(answer, fault)
-    if scope is not None and not isinstance(scope, str):
-        return _invalid(answer, "the scope of its answer is not a text")
+    if scope is not None and not (isinstance(scope, str) and scope.isprintable()):  # it is logged
+        return _invalid(answer, "the scope of its answer is not a text of printable characters")
     granted = identity.scopes if not scope else tuple(sorted(set(scope.replace(profile.scope_separator, " ").split())))
     refresh_in = _seconds(members.get("refresh_in"))
     return Granted(
@@ -190,7 +194,7 @@ def _seconds(value: object) -> float | None:
     return float(max(-1e15, min(value, 1e15)))  # an int may be too large for a float
 
 
-def _invalid(answer: Answer, what: str, hint: str | None = None) -> Refusal:
+def _invalid(answer: Answer, what: str, hint: str = _NOT_STANDARD) -> Refusal:
     return Refusal("invalid", what, status=answer.status, request_id=_request_id(answer), hint=hint)
 
 
@@ -222,12 +226,12 @@ def _refusal(
     )
 
 
-def _classified(status: int, code: str | None, profile: IssuerProfile) -> tuple[RefusalKind, str | None]:
+def _classified(status: int, code: str | None, profile: IssuerProfile) -> tuple[RefusalKind, str]:
     if 300 <= status < 400:
         return "invalid", "Redirects are not followed, since they would take the secret along: correct the URL"
     later = code in ("server_error", "temporarily_unavailable", "slow_down")
     if status in (408, 425, 429) or status >= 500 or (later and status != 401):
-        return "unavailable", None
+        return "unavailable", _OUT_OF_ORDER
     if (
         status == 401
         or code == "invalid_client"
@@ -238,14 +242,14 @@ def _classified(status: int, code: str | None, profile: IssuerProfile) -> tuple[
     if status == 403 and code in (None, "unknown"):
         return "doubtful", "No OAuth error came with it: a firewall or gateway before the issuer may have answered"
     if status in (404, 405, 410):
-        return "refused", "Is this the token endpoint? Give issuer= for discovery, or correct token_url="
+        return "refused", _ADDRESS
     if code in ("invalid_scope", "invalid_target"):
         return "refused", "Ask for what the client is allowed to have, or have the administrator allow it"
     if code in ("unauthorized_client", "unsupported_grant_type"):
         return "refused", "The administrator has to allow the client credentials grant for this client"
     if 100 <= status < 300:
-        return "invalid", None
-    return "refused", None
+        return "invalid", _ADDRESS
+    return "refused", "The issuer's own log says what it does not accept"
 
 
 def _vendor_code(members: Mapping[str, Any]) -> str | None:

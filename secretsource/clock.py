@@ -53,7 +53,9 @@ class SystemClock:
     """The clocks of the operating system."""
 
     monotonic = staticmethod(time.monotonic)
-    sleep = staticmethod(time.sleep)
+
+    def sleep(self, seconds: float, /) -> None:
+        time.sleep(seconds)  # looked up now: gevent may have exchanged it since this module was loaded
 
     if hasattr(time, "CLOCK_BOOTTIME"):
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from .secret import Masked, Secret
 
 __all__ = ["Document", "ClientCredentials", "Binding", "Meaning", "interpret"]
 
+_BETWEEN_WORDS = re.compile(r"[/_. ~-]+")
+_WORD = re.compile(r"(?:[A-Z]{0,3}[a-z]{1,20}(?:[A-Z][a-z]{1,20}){0,5}[A-Z]{0,2}|[A-Z]{1,20})[0-9]{0,3}|[0-9]{1,3}")
 _DEFAULT_FIELDS = Fields("client_id", "client_secret")
 
 
@@ -269,19 +272,23 @@ class _Reading:
         return value
 
     def _that_would_fit(self) -> str:
-        # A name without a value may be a secret in base64 whose "=" was read as the sign behind a name.
-        names = [name for name in self._document.names() if not _is_padding(self._document.fields.get(name))]
-        if not names:
+        # A name may be a secret that stands in its place, or half of one with a "=" in it.
+        found = self._document.names()
+        names = [name for name in found if _is_a_name(name)]
+        if not found:
             return "The document is empty"
-        listed = ", ".join(str(Fields(None, name)) for name in names[:20]) + (", …" if len(names) > 20 else "")
+        hidden = len(found) - len(names)
+        listed = [str(Fields(None, name)) for name in names[:20]] + ["…"] * (len(names) > 20)
+        if hidden:
+            listed.append(f"{hidden} not shown, since what stands in the place of a name may be a secret")
         client = _nearest(names, ("client_id", "clientid", "id", "username", "app_id"))
         secret = _nearest(
             [name for name in names if name != client],
             ("client_secret", "clientsecret", "secret", "password", "key"),
         )
         if client is None or secret is None:
-            return f"It has: {listed}"
-        return f"It has: {listed}. If those are meant, write #{Fields(client, secret)}"
+            return f"It has: {', '.join(listed)}"
+        return f"It has: {', '.join(listed)}. If those are meant, write #{Fields(client, secret)}"
 
     def _malformed(self, what: str, hint: str) -> MalformedSecret:
         return MalformedSecret(
@@ -292,8 +299,10 @@ class _Reading:
         )
 
 
-def _is_padding(value: Any) -> bool:
-    return isinstance(value, Secret) and not value.reveal().strip("=")
+def _is_a_name(text: str) -> bool:
+    """Whether it consists of words, as names do and random texts hardly ever."""
+    words = _BETWEEN_WORDS.split(text)
+    return any(words) and all(_WORD.fullmatch(word) for word in words if word)
 
 
 def _nearest(names: list[str], wanted: tuple[str, ...]) -> str | None:

@@ -213,7 +213,12 @@ def read_metadata(
     """The token endpoint and the way to authenticate there. Raises InvalidTokenResponse or ConfigurationError."""
     members, fault = answer.members()
     if fault is not None:
-        raise InvalidTokenResponse(f"the metadata of {issuer} {fault}", issuer=issuer, status=answer.status)
+        raise InvalidTokenResponse(
+            f"the metadata of {issuer} {fault}",
+            issuer=issuer,
+            status=answer.status,
+            hint="Correct issuer=, or give token_url=",
+        )
     _check_issuer(members.get("issuer"), issuer)
     url = members.get("token_endpoint")
     if not isinstance(url, str) or http_parts(url) is None or len(url) > _LONGEST_URL:

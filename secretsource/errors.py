@@ -19,8 +19,10 @@ An error holds facts only: never a secret, a token, a body, or another library's
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 __all__ = [
     "SecretSourceError",
@@ -74,6 +76,29 @@ class SecretSourceError(Exception):
         twin.args = self.args
         twin.__dict__.update(self.__dict__)
         return twin
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def forgetting(function: Callable[P, T]) -> Callable[P, T]:
+    """For what a secret may be pasted into: what it raises leaves from a frame without its arguments.
+
+    A traceback with local variables would show them.
+    """
+
+    @functools.wraps(function)
+    def called(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*given, **named)
+        except SecretSourceError as error:
+            failure = error.again()
+        del given
+        named.clear()
+        raise failure
+
+    return called
 
 
 class ConfigurationError(SecretSourceError):

@@ -12,6 +12,7 @@ from .secret import Masked
 __all__ = ["Answer", "Outgoing", "request_id_in"]
 
 _DEEPEST = 64
+_MOST_VALUES = 40_000
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 
 
@@ -81,10 +82,11 @@ class Answer(Masked):
 
     def members(self) -> tuple[dict[str, Any], str | None]:
         """The members of the JSON object that the body is, or why it is none (RFC 8259; no name twice, no NaN)."""
+        body = self.body()
+        if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:  # each costs many times what it has in bytes
+            return {}, f"holds more than {_MOST_VALUES} values"
         try:
-            value = json.loads(
-                self.body().decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant
-            )
+            value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             return {}, "has a name twice or NaN in its JSON" if isinstance(error, _NotStrict) else "is not JSON"
         if _is_deep(value):

@@ -27,17 +27,8 @@ T = TypeVar("T")
 
 _ORPHANS_AT_MOST = 4
 _SLICE = 1.0
+_MOMENT = 0.02
 _tickets = itertools.count(1)
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
 
 
 def ticket() -> int:
@@ -63,7 +54,10 @@ def _trio_here() -> Any:
 
 
 class PerProcess(Generic[T]):
-    """A value that is made anew in each forked child: no lock, flight or socket of the parent is met there."""
+    """A value that is made anew in each forked child: no lock, flight or socket of the parent is met there.
+
+    Who it belongs to is asked each time: uWSGI forks without telling Python.
+    """
 
     __slots__ = ("_make", "_values")
 
@@ -72,11 +66,11 @@ class PerProcess(Generic[T]):
         self._values: dict[int, T] = {}
 
     def get(self) -> T:
-        forks = _forks
-        value = self._values.get(forks)
+        process = os.getpid()
+        value = self._values.get(process)
         if value is None:
             # setdefault decides between threads without a lock, which a fork could leave locked.
-            value = self._values.setdefault(forks, self._make())
+            value = self._values.setdefault(process, self._make())
         return value
 
 
@@ -237,7 +231,9 @@ class Flights(Generic[T]):
     def under_way(self, key: Hashable) -> Flight[T] | None:
         """The flight for this key. One whose time is over is ended here, and its thread let go."""
         flight = self._by_key.get().get(key)
-        if flight is not None and flight.deadline.over():
+        if flight is not None and (flight.deadline.over() or sys.is_finalizing()):
+            # Where uWSGI has no threads, ours stand still between two requests, and land if they are let go on.
+            flight.wait_seconds(_MOMENT)
             self._give_up(key, flight)
             flights = self._by_key.get()
             if flights.get(key) is flight:  # who claimed it has been interrupted just there
@@ -264,10 +260,11 @@ class Flights(Generic[T]):
         if not flight.started and flight.starter == _thread.get_ident():
             try:
                 # Not threading.Thread: its start() waits until the new thread has run.
-                _thread.start_new_thread(self._run_apart, (key, flight, body))
+                _start_thread(self._run_apart, key, flight, body)
                 flight.started = True
             except (RuntimeError, MemoryError):
-                self._run(key, flight, body if here else _no_thread)
+                # At its very end an interpreter imports nothing any more, and httpx does so for each request.
+                self._run(key, flight, body if here and sys.meta_path else _no_thread)
         return flight
 
     def run(
@@ -377,6 +374,12 @@ class Flights(Generic[T]):
             phase=phases[0],
             hint="They end when the peer or the name server answers or lets go",
         )
+
+
+def _start_thread(target: Callable[..., None], *arguments: object) -> None:
+    if sys.is_finalizing():  # Python before 3.12 starts one, which never runs
+        raise RuntimeError("the interpreter is shutting down")
+    _thread.start_new_thread(target, arguments)
 
 
 def _no_thread(flight: Flight[Any]) -> Any:

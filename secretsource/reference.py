@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote_to_bytes
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, forgetting
 
 __all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "unknown_store"]
 
@@ -62,6 +62,7 @@ class SecretReference:
     fields: Fields | None = None
 
     @classmethod
+    @forgetting
     def parse(cls, text: str | SecretReference) -> SecretReference:
         """Read a reference. Raises ConfigurationError, which never repeats the text."""
         if isinstance(text, SecretReference):

@@ -22,6 +22,7 @@ from .errors import (
     MalformedSecret,
     SecretNotFound,
     SecretSourceError,
+    forgetting,
 )
 from .events import (
     CredentialsChanged,
@@ -109,6 +110,7 @@ class CredentialsSource:
     Constructing does no I/O. Safe from any thread, event loop and forked child.
     """
 
+    @forgetting
     def __init__(
         self,
         reference: str | SecretReference,
@@ -211,11 +213,24 @@ class CredentialsSource:
     def reading(self, deadline: Deadline) -> Reading:
         """The last good read if it is not due, else a new one."""
         kept = self._not_due()
-        if kept is None:
-            # A store that hangs must leave time to get a token with what is kept.
+        if kept is not None:
+            return kept
+        # A store that hangs must leave time to get a token with what is kept, also one that heeds no time-out.
+        half = deadline.left() / 2
+        waits = deadline if self._kept is None else Deadline(half, self._clock)
+        failure: SecretSourceError
+        try:
             body = self._body(fresh=False, shared=True)
-            kept = self._flights.run("read", body, deadline, after=self._reloaded)
-        return kept
+            return self._flights.run("read", body, waits, lasting=deadline, after=self._reloaded)
+        except DeadlineExceeded as error:
+            failure = error.again()
+        if self._kept is None:
+            raise failure
+        events: list[Event] = []
+        try:
+            return self._after_failure(failure, half, events)
+        finally:
+            self._emitter.emit(events)
 
     def reading_after(self, mark: int, deadline: Deadline, *, free: bool = False) -> Reading:
         """A read that began after `mark` was drawn; the last good one where no further read is allowed by now."""
@@ -261,10 +276,14 @@ class CredentialsSource:
         meaning, lease, failure = self._outcome(fresh, left / 3 if shared and self._kept is not None else left)
         if meaning is None:
             assert failure is not None
+            if flight.done():  # it was given up; what has happened since then counts
+                raise failure
             return self._after_failure(failure, self._clock.monotonic() - began, flight.events)
         if self._accept is not None:
             self._accept(meaning.binding)  # what it refuses does not take the place of what was good
         old = self._kept
+        if old is not None and old.ticket > flight.ticket:  # this one was given up, and another came meanwhile
+            return old
         if self._trouble is not None and old is not None:
             flight.events.append(CredentialsRecovered(self.name))
         values = self._values(meaning.credentials)

@@ -25,7 +25,7 @@ from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant, checked_seconds
 from .credentials import ClientCredentials
 from .discovery import Target
 from .endpoint import IssuerProfile
-from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError
+from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError, forgetting
 from .events import (
     LOGGER,
     Emitter,
@@ -186,6 +186,7 @@ class TokenSource:
     _environment = ""
     _require_binding = False
 
+    @forgetting
     def __init__(
         self,
         credentials: str | SecretReference | ClientCredentials | CredentialsSource | Callable[[], ClientCredentials],
@@ -215,9 +216,7 @@ class TokenSource:
         **misspelt: Any,
     ) -> None:
         if misspelt:
-            name = next(iter(misspelt))
-            misspelt.clear()  # client_secret= may be among them, and this frame in a traceback with locals
-            raise _unknown_name("TokenSource", name, _CONSTRUCTOR_NAMES)
+            raise _unknown_name("TokenSource", next(iter(misspelt)), _CONSTRUCTOR_NAMES)
         if shared is not None:
             raise ConfigurationError("shared= is not in this version", hint="Leave it out: each process has its cache")
         target = Target.of(
@@ -237,24 +236,17 @@ class TokenSource:
         )
         self._clock: Clock = clock or SYSTEM_CLOCK
         self._emitter = Emitter(on_event, clock=self._clock)
-        failure = None
-        try:
-            self._credentials = credentials_source(
-                credentials,
-                stores=stores,
-                client_id=client_id,
-                timeout=timeout,
-                max_stale=max_stale,
-                denied_grace=denied_grace,
-                on_event=on_event,
-                clock=clock,
-                accept=lambda binding: target.check_binding(binding, self._credentials.name),
-            )
-        except SecretSourceError as error:
-            failure = error.again()
-        if failure is not None:
-            del credentials  # perhaps a secret pasted by mistake, which a traceback with locals would show
-            raise failure
+        self._credentials = credentials_source(
+            credentials,
+            stores=stores,
+            client_id=client_id,
+            timeout=timeout,
+            max_stale=max_stale,
+            denied_grace=denied_grace,
+            on_event=on_event,
+            clock=clock,
+            accept=lambda binding: target.check_binding(binding, self._credentials.name),
+        )
         self.plain_http = target.plain_http
         self._name = self._credentials.name
         identity = target.identity(self._name, self._credentials.client_id)
@@ -378,7 +370,8 @@ class TokenSource:
                 asked.clear()
                 raise _unknown_name("token()", name, TokenRequest.__annotations__)
         identity = self._identity.asking(**asked)
-        deadline, lasting = (Deadline(time, self._clock) for time in (timeout, max(timeout, self._timeout)))
+        deadline = Deadline(timeout, self._clock)
+        lasting = deadline if timeout >= self._timeout else Deadline(self._timeout, self._clock)
         return _Call(self, identity, identity.digest(), deadline, lasting, ticket() if force else 0)
 
     def _lookup(self, key: bytes) -> Kept | None:
@@ -473,7 +466,7 @@ class TokenSource:
             asked, failure = False, self._fetcher.circuit.error()
         except SecretSourceError as error:
             failure = error.again()
-        event = self._after_failure(call, failure)
+        event = self._after_failure(call, failure, late=max(0.0, self._clock.monotonic() - flight.deadline.ends_at))
         if asked:  # else nothing new has happened: the circuit is open
             flight.events.append(event)
         raise failure
@@ -510,12 +503,12 @@ class TokenSource:
         return token
 
     def _keep(self, call: _Call, kept: Kept) -> None:
-        if self._closed:
+        other = self._lookup(call.key)
+        if self._closed or (other is not None and other.token.obtained > kept.token.obtained):  # this one came late
             return
         if not self._is_alive(kept):  # used once; an older one that still serves must not be renewed at every call
-            older, now = self._lookup(call.key), self._clock.now()
-            if older is not None and older.life_left(now) > 0:
-                self._renewal.back_off(older, now, 0.0)
+            if other is not None and self._is_alive(other):
+                self._renewal.back_off(other, self._clock.now(), 0.0)
             return
         if call.key == self._key:
             self._default = kept
@@ -526,8 +519,8 @@ class TokenSource:
         if self._closed:  # meanwhile
             self._drop(lambda kept: True)
 
-    def _after_failure(self, call: _Call, failure: SecretSourceError) -> RefreshFailed:
-        """Settle when the next attempt is due."""
+    def _after_failure(self, call: _Call, failure: SecretSourceError, late: float = 0.0) -> RefreshFailed:
+        """Settle when the next attempt is due. `late`: seconds since its time was over, if the process stood still."""
         self._last_error = type(failure).__name__
         now, kept = self._clock.now(), self._lookup(call.key)
         life_left = 0.0 if kept is None else max(0.0, kept.life_left(now))
@@ -539,7 +532,7 @@ class TokenSource:
         else:
             # Where a read of the store is cheap, each call looks whether the secret has been repaired.
             cheap = isinstance(failure, CredentialsRejected) and self._credentials.cheap
-            wait = max(0.0 if cheap else _FAILURE_SHARED_FOR, asked_to_wait)
+            wait = max(0.0 if cheap else _FAILURE_SHARED_FOR - late, asked_to_wait)
             self._share(call, failure, now.monotonic + wait)
         code, status = (failure.error, failure.status) if isinstance(failure, TokenError) else (None, None)
         if isinstance(failure, CredentialsRejected):
@@ -660,8 +653,8 @@ class TokenSource:
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError(
-            "a TokenSource is not pickled: it holds tokens. Give the other process the reference, "
-            "and let it make a source of its own"
+            "a TokenSource is neither pickled nor copied: it holds tokens. Share it inside a process; give another one "
+            "the reference, and let it make a source of its own, there or by TokenSource.from_config"
         )
 
 
@@ -671,6 +664,7 @@ class ConfiguredSource(TokenSource):
     Raises ConfigurationError with the place in the file.
     """
 
+    @forgetting
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._environment = settings.environment

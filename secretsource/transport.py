@@ -12,9 +12,9 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -72,9 +72,9 @@ class _Fault(NamedTuple):
 class _Unusable(Exception):
     """An answer that is not read to its end."""
 
-    def __init__(self, what: str, status: int) -> None:
+    def __init__(self, what: str, status: int, hint: str) -> None:
         super().__init__()
-        self.what, self.status = what, status
+        self.what, self.status, self.hint = what, status, hint
 
 
 class Transport:
@@ -91,7 +91,7 @@ class Transport:
         *,
         ca_file: str | os.PathLike[str] | None = None,
         client_cert: str | tuple[str, str] | None = None,
-        proxy: str | None = None,
+        proxy: str | Secret | None = None,
         connect_timeout: float | None = None,
     ) -> None:
         """`client_cert`: a PEM file with certificate and key, or a pair of files.
@@ -102,10 +102,10 @@ class Transport:
             raise ConfigurationError(f"ca_file= is the path of a file, not {type(ca_file).__name__}")
         self._ca_file = None if ca_file is None else os.fspath(ca_file)
         self._client_cert = checked_certificate(client_cert)
-        if proxy is not None and not isinstance(proxy, str):
+        if proxy is not None and not isinstance(proxy, (str, Secret)):
             raise _no_proxy("proxy=")
-        self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
-        if self._proxy is not None and proxy != "env" and not _is_proxy(self._proxy):
+        self._proxy = Secret(proxy) if isinstance(proxy, str) else proxy  # it may hold a password
+        if self._proxy is not None and self._proxy != Secret("env") and not _is_proxy(self._proxy):
             raise _no_proxy("proxy=")
         self._connect_timeout = connect_timeout
         self._context = self._trust_anew()
@@ -127,13 +127,14 @@ class Transport:
             try:
                 with _client(context, proxy) as client:
                     request = _request(client, outgoing, self._time(deadline), watchdog.trace)
-                    response = client.send(request, stream=True)
+                    with _unrecorded():
+                        response = client.send(request, stream=True)
                     try:
                         return _answer(response, outgoing)
                     finally:
                         response.close()
             except _Unusable as error:
-                failure = self.unusable(error.what, status=error.status)
+                failure = self.unusable(error.what, status=error.status, hint=error.hint)
             except Exception as error:
                 failure = self._failure(_classified(error, url if proxy is None else f"{url} through the proxy"))
         if deadline.over():
@@ -191,8 +192,12 @@ class _Watchdog:
         while self._sockets:
             self._sockets.pop().close()
 
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+    def trace(self, event: str, info: dict[str, Any]) -> None:
         """httpcore's `trace` extension: it hands over the socket as soon as that is connected."""
+        if event == "connection.connect_tcp.started":
+            # The time-out counts for each address of a name anew: a dead one must leave some to the others.
+            addresses = socket.getaddrinfo(info["host"], info["port"], type=socket.SOCK_STREAM)
+            info["timeout"] = min(info["timeout"], max(self._deadline.left(), 0.001) / len(addresses))
         if event == "connection.connect_tcp.complete":
             # A duplicate: TLS takes the file descriptor out of the socket that it wraps.
             self._sockets.append(info["return_value"].get_extra_info("socket").dup())
@@ -216,13 +221,25 @@ def _client(context: ssl.SSLContext | None, proxy: Secret | None) -> httpx.Clien
         proxy=None if proxy is None else _httpx_proxy(proxy, context),
         limits=httpx.Limits(max_keepalive_connections=0),
     )
-    return httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
+    hooks = {"response": [_leads_nowhere]}
+    return httpx.Client(transport=transport, trust_env=False, follow_redirects=False, event_hooks=hooks)
+
+
+def _leads_nowhere(response: httpx.Response) -> None:
+    """httpx makes the request to follow, secret and all, although nobody sends it, and fails where it cannot."""
+    response.headers.pop("location", None)
 
 
 def _httpx_proxy(proxy: Secret, context: ssl.SSLContext | None) -> httpx.Proxy:
     url = httpx.URL(proxy.reveal())
     # TLS to the proxy itself: httpcore's own context would obey SSLKEYLOGFILE and SSL_CERT_FILE.
     return httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
+
+
+def _unrecorded() -> AbstractContextManager[object]:
+    """OpenTelemetry may have been told to record all headers, and so the secret: it leaves these requests out."""
+    tracing: Any = sys.modules.get("opentelemetry.instrumentation.utils")
+    return nullcontext() if tracing is None else tracing.suppress_http_instrumentation()
 
 
 def _request(client: httpx.Client, outgoing: Outgoing, time: httpx.Timeout, trace: object) -> httpx.Request:
@@ -244,6 +261,7 @@ def _answer(response: httpx.Response, outgoing: Outgoing) -> Answer:
         raise _Unusable(
             f"{url} answered {response.status_code} with a compressed body, which was not asked for",
             response.status_code,
+            "Does something in the way compress all answers, whatever Accept-Encoding says?",
         )
     body = bytearray()
     for chunk in response.iter_raw():
@@ -253,6 +271,7 @@ def _answer(response: httpx.Response, outgoing: Outgoing) -> Answer:
             raise _Unusable(
                 f"{url} answered {response.status_code} with more than {_LARGEST_ANSWER} bytes",
                 response.status_code,
+                "Is its address right?",
             )
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, headers, bytes(body), outgoing.echoed)
@@ -274,7 +293,9 @@ def _classified(error: Exception, url: str) -> _Fault | ConfigurationError:
         if isinstance(cause, OSError) and cause.errno is not None:
             return _Fault(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}", hint=_UNREACHED)
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):  # the last: no host name
-        return ConfigurationError(f"{url} cannot be requested ({type(error).__name__})")
+        return ConfigurationError(
+            f"{url} cannot be requested ({type(error).__name__})", hint="Correct the host name in it"
+        )
     if isinstance(error, httpx.ProxyError):
         return _Fault(f"{url} cannot be reached: it refuses", hint="Ask who runs the proxy")
     if isinstance(error, httpx.RemoteProtocolError):

@@ -154,6 +154,19 @@ def test_after_close_another_one_is_made(shop: Path) -> None:
     assert other.token().access_token
 
 
+def test_one_that_was_closed_at_this_moment_is_not_given_out(shop: Path) -> None:
+    source = TokenSource.from_config("pos", "staging", path=shop)
+    TokenSource.close(source)  # as close() does before it is taken out
+    another = TokenSource.from_config("pos", "staging", path=shop)
+    assert another is not source
+    assert another.token() is TokenSource.from_config("pos", "staging", path=shop).token()
+
+
+def test_the_name_of_a_client_is_a_text(shop: Path) -> None:
+    with pytest.raises(ConfigurationError, match="name of a client is a str"):
+        TokenSource.from_config(b"pos", "staging", path=shop)  # type: ignore[arg-type]
+
+
 def test_a_file_that_changes_changes_nothing_for_an_object_that_is_there(shop: Path, staging: FakeIssuer) -> None:
     source = TokenSource.from_config("pos", "staging", path=shop)
     shop.write_text("this is no TOML")

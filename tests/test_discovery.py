@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from secretsource.clock import Deadline
+from secretsource.credentials import Binding
 from secretsource.discovery import Discovery, Metadata, Target, read_metadata
 from secretsource.endpoint import IssuerProfile
 from secretsource.errors import (
@@ -98,6 +99,10 @@ def test_metadata_that_names_no_issuer_is_refused() -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [(ISSUER, f"{ISSUER}/"), (f"{ISSUER}/", ISSUER)])
 def test_a_difference_of_a_final_slash_prints_the_string_to_write(ours: str, theirs: str) -> None:
     assert f"issuer='{theirs}'" in refused(lambda: read({**GOOD, "issuer": theirs}, ours))
+
+
+def test_only_a_final_slash_is_said_to_count() -> None:
+    assert "the two must be equal" in refused(lambda: read({**GOOD, "issuer": "https://issuer.test/other"}))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,49 @@ def test_a_target_is_named_by_its_issuer_or_else_by_its_token_url() -> None:
     assert target.identity("env://POS", None) == Identity("", "http://orchard:8080/t", "", "env://POS", "")
 
 
+def test_a_target_whose_parts_are_of_another_kind_is_refused() -> None:
+    where: dict[str, Any] = {"issuer": ISSUER, "token_url": None}
+    assert "plain_http=" in refused(lambda: Target.of(**{**where, "plain_http": 5}))
+    assert "profile=" in refused(lambda: Target.of(**{**where, "profile": {}}))
+    assert "token_url is plain http" in refused(lambda: Target.of(issuer=ISSUER, token_url="http://issuer.test/t"))
+    assert "neither issuer= nor token_url=" in refused(lambda: Target.of(issuer=None, token_url=None))
+
+
+def test_a_target_has_the_profile_that_was_given_or_the_standard_one() -> None:
+    other = IssuerProfile(lockout=True)
+    assert Target.of(issuer=ISSUER, token_url=None, profile=other).profile is other
+    plain = Target.of(issuer=ISSUER, token_url=None)
+    assert (plain.profile, plain.default_lifetime, plain.require_binding) == (STANDARD, 300.0, False)
+
+
+def test_the_identity_of_a_target_has_all_that_tells_it_from_others() -> None:
+    target = Target.of(issuer=ISSUER, token_url=None, auth_method="client_secret_post", environment="production")
+    assert target.identity("env://POS", "pos") == Identity(
+        "production", ISSUER, "client_secret_post", "env://POS", "pos"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bound", "named"),
+    [
+        ({"issuer": "https://evil.test", "environment": "production"}, "bound to the issuer"),
+        ({"token_url": "https://evil.test/t", "environment": "production"}, "bound to the token_url"),
+        ({"issuer": ISSUER, "environment": "staging"}, "bound to the environment"),
+        ({"issuer": ISSUER}, "for which environment"),
+    ],
+)
+def test_a_target_refuses_a_document_for_another(bound: dict[str, str], named: str) -> None:
+    given: dict[str, Any] = {"issuer": ISSUER, "environment": "production", "require_binding": True}
+    target = Target.of(token_url="https://issuer.test/t", **given)
+    target.check_binding(Binding(issuer=ISSUER, environment="production"), "env://POS")
+    assert named in refused(lambda: target.check_binding(Binding(**bound), "env://POS"))
+    found = Target.of(token_url=None, **given)
+    if "token_url" in bound:
+        found.check_binding(Binding(**bound), "env://POS")
+        found.check_binding(Binding(**bound), "env://POS", bound["token_url"])
+        assert named in refused(lambda: found.check_binding(Binding(**bound), "env://POS", "https://issuer.test/t"))
+
+
 # --- asking for it ---------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +327,43 @@ def test_a_redirect_of_the_metadata_is_not_followed(issuer: FakeIssuer, clock: T
         with pytest.raises(IssuerUnavailable, match=str(status)):
             ask(discovery(issuer, clock))
         assert second.requests == []
+
+
+def test_a_start_page_at_the_first_address_does_not_hide_the_second(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(body=b"<html>"), times=1, path="discovery")
+    assert ask(discovery(issuer, clock)).token_url == issuer.token_url
+
+
+def test_of_two_documents_that_are_none_the_first_is_told(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(body=b"<html>"), times=1, path="discovery")
+    issuer.fail(Fault(answer={"token_endpoint": None}), times=1, path="discovery")
+    with pytest.raises(InvalidTokenResponse, match="is not JSON") as caught:
+        ask(discovery(issuer, clock))
+    assert (caught.value.issuer, caught.value.status) == (issuer.url, 200)
+
+
+@pytest.mark.parametrize(("status", "again"), [(499, False), (500, True), (429, True)])
+def test_what_may_pass_is_asked_for_again_by_the_patient(
+    issuer: FakeIssuer, clock: TickingClock, status: int, again: bool
+) -> None:
+    issuer.fail(Fault(status=status), path="discovery")
+    with pytest.raises(IssuerUnavailable) as caught:
+        ask(discovery(issuer, clock), patient=True)
+    assert caught.value.retryable == again
+    assert len(issuer.requests) == (6 if again else 2)
+
+
+def test_an_endpoint_of_plain_http_on_a_host_that_is_excepted_is_taken(issuer: FakeIssuer, clock: TickingClock) -> None:
+    issuer.fail(Fault(answer={"token_endpoint": "http://orchard:8080/token"}), path="discovery")
+    profile = IssuerProfile(endpoint_hosts=("orchard",))
+    found = ask(discovery(issuer, clock, profile=profile, plain_http=("orchard:8080",)))
+    assert found.token_url == "http://orchard:8080/token"
+
+
+def test_discovery_counts_the_threads_that_hang(issuer: FakeIssuer, clock: TickingClock) -> None:
+    asked = discovery(issuer, clock)
+    ask(asked)
+    assert asked.orphans == 0
 
 
 def test_the_issuers_mismatch_is_found_over_the_wire_too(issuer: FakeIssuer, clock: TickingClock) -> None:
@@ -364,6 +449,19 @@ def test_a_failed_renewal_of_the_metadata_is_an_event_and_a_warning(
     assert [(record.levelname, failed.reason in record.getMessage()) for record in caplog.records] == [
         ("WARNING", True)
     ]
+
+
+def test_a_failure_that_reaches_the_caller_is_no_event_beside_it(issuer: FakeIssuer, clock: TickingClock) -> None:
+    events = Events()
+    asked = discovery(issuer, clock, events)
+    with issuer.down(), pytest.raises(IssuerUnavailable):
+        ask(asked)
+    ask(asked)
+    clock.tick(2 * DAY)
+    issuer.fail(Fault(answer={"issuer": "https://evil.test/"}), path="discovery")
+    with pytest.raises(ConfigurationError):
+        ask(asked)
+    assert events == []
 
 
 def test_an_issuer_whose_metadata_hang_leaves_time_for_the_token_request(

@@ -12,13 +12,16 @@ import textwrap
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from secretsource import flight as flight_module
 from secretsource.clock import Deadline
 from secretsource.errors import BackendUnavailable, DeadlineExceeded, SecretSourceError
 from secretsource.events import CircuitClosed, Emitter, Event
@@ -769,6 +772,179 @@ def test_a_program_ends_although_a_flight_hangs() -> None:
     assert lines == ["end"]
 
 
+def test_a_short_wait_lasts_until_the_landing_or_its_deadline(
+    flights: Flights[Any], held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flight_module, "_SLICE", LONG)
+    with pytest.raises(DeadlineExceeded):
+        get(flights, held, seconds=0.05)
+    assert held.runs == 1
+    held.go.set()
+    eventually(lambda: flights.orphans == 0, "it did not land")
+    slow = Held()
+    threading.Timer(0.2, slow.go.set).start()
+    assert get(flights, slow, seconds=0.9) == "result"
+
+
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), trio.run], ids=["asyncio", "trio"])
+def test_a_landed_flight_is_waited_for_by_a_task_no_more(flights: Flights[Any], run: Any) -> None:
+    flight = flights.join("key", lambda flight: "result", Deadline(LONG))
+    flight.wait(Deadline(LONG))
+
+    async def main() -> bool:
+        return await flight.wait_async(Deadline(LONG))
+
+    assert run(main) is True
+
+
+def test_a_loop_keeps_no_timer_of_a_flight_that_has_landed(flights: Flights[Any], held: Held) -> None:
+    timers: list[asyncio.TimerHandle] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def called(*arguments: Any, **named: Any) -> asyncio.TimerHandle:
+            timers.append(call_later(*arguments, **named))
+            return timers[-1]
+
+        loop.call_later = called  # type: ignore[method-assign, assignment]
+        threading.Timer(0.1, held.go.set).start()
+        await aget(flights, held)
+
+    asyncio.run(main())
+    assert [timer.cancelled() for timer in timers] == [True]
+
+
+def test_who_asks_again_in_the_thread_that_began_a_flight_starts_no_other(
+    flights: Flights[Any], held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[None] = []
+    start = _thread.start_new_thread
+
+    def counted(*arguments: Any) -> int:
+        started.append(None)
+        return start(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", counted)
+    flights.join("key", held, Deadline(LONG))
+    flights.join("key", held, Deadline(LONG))
+    assert len(started) == 1
+    held.go.set()
+    assert get(flights, held) == "result"
+
+
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), trio.run], ids=["asyncio", "trio"])
+def test_where_no_thread_can_be_started_a_call_runs_the_body_and_a_task_does_not(
+    flights: Flights[Any], run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    def body(flight: Flight[Any]) -> str:
+        return "result"
+
+    monkeypatch.setattr(flight_module, "_start_thread", refuse)
+    assert flights.run("key", body, Deadline(LONG)) == "result"
+
+    async def main() -> object:
+        try:
+            return await flights.run_async("key", body, Deadline(LONG))
+        except SecretSourceError as error:
+            return str(error)
+
+    assert "no thread can be started" in run(main)
+
+
+def test_the_next_flight_is_run_where_no_thread_can_be_started_too(
+    flights: Flights[Any], held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise MemoryError
+
+    flights.join("key", held, Deadline(LONG))
+    monkeypatch.setattr(flight_module, "_start_thread", refuse)
+    threading.Timer(0.1, held.go.set).start()
+    assert flights.run("key", lambda flight: "next", Deadline(LONG), after=ticket()) == "next"
+
+
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), trio.run], ids=["asyncio", "trio"])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_flight_lasts_as_long_as_it_is_told_or_as_its_first_call(
+    flights: Flights[Any], run: Any, later: bool
+) -> None:
+    lasts: list[float] = []
+
+    def body(flight: Flight[Any]) -> str:
+        lasts.append(flight.deadline.seconds)
+        return "result"
+
+    def lasting(seconds: float | None) -> dict[str, Any]:
+        earlier = flights.join("key", lambda flight: time.sleep(0.05), Deadline(LONG)) if later else None
+        return {
+            "lasting": None if seconds is None else Deadline(seconds),
+            "after": 0 if earlier is None else ticket(),
+        }
+
+    for seconds in (None, 50.0):
+        flights.run("key", body, Deadline(40.0), **lasting(seconds))
+
+        async def main(seconds: float | None = seconds) -> None:
+            await flights.run_async("key", body, Deadline(40.0), **lasting(seconds))
+
+        run(main)
+    assert lasts == [40.0, 40.0, 50.0, 50.0]
+
+
+def test_who_comes_while_a_flight_is_about_to_land_gets_its_result(flights: Flights[Any], held: Held) -> None:
+    deadline = Deadline(0.05)
+    flight = flights.join("key", held, deadline)
+    assert flight.claim()
+    threading.Timer(0.2, lambda: flight.land("result", None)).start()
+    assert flights.wait("key", flight, deadline) == "result"
+
+
+def test_a_waiter_that_comes_at_the_landing_is_woken_once(held: Held) -> None:
+    flight: Flight[str] = Flight(Deadline(LONG))
+    woken: list[None] = []
+    flight.land("result", None)
+    flight._when_done(lambda: woken.append(None))
+    assert (woken, flight._waking) == ([None], [])
+
+
+class TakenMeanwhile(list[Any]):
+    """Those to be woken, of whom another thread has just taken the last."""
+
+    def pop(self, *_: Any) -> Any:
+        self.clear()
+        raise IndexError
+
+    def remove(self, _: Any) -> None:
+        raise ValueError
+
+
+def test_a_waiter_that_another_thread_has_just_taken_is_left_to_it() -> None:
+    flight: Flight[str] = Flight(Deadline(LONG))
+    flight._waking = TakenMeanwhile([pytest.fail])
+    flight.land("result", None)
+    assert flight.done()
+    flight._when_done(lambda: pytest.fail("it is the other thread's"))
+
+
+def test_an_unforeseen_error_is_told_by_its_innermost_place(flights: Flights[Any]) -> None:
+    def body(flight: Flight[Any]) -> None:
+        def inner() -> None:
+            raise KeyError
+
+        inner()
+
+    with pytest.raises(SecretSourceError, match=rf"KeyError at {__name__}:\d+") as caught:
+        get(flights, body)
+    line = int(str(caught.value).partition(f"{__name__}:")[2].split()[0])
+    source = Path(__file__).read_text().splitlines()
+    assert source[line - 1].strip() == "raise KeyError"
+
+
 # --- events, and what stays
 
 
@@ -882,6 +1058,17 @@ def test_it_knows_whether_an_event_loop_runs_in_this_thread() -> None:
     assert trio.run(main)
     assert not asyncio.run(beside())
     assert not event_loop_running()
+
+
+@pytest.mark.parametrize("there", [None, types.ModuleType("half imported")])
+def test_where_no_loop_was_ever_imported_none_runs(
+    there: types.ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("asyncio", "trio"):
+        monkeypatch.delitem(sys.modules, name)
+    if there is not None:
+        monkeypatch.setitem(sys.modules, "trio", there)
+    assert event_loop_running() is False
 
 
 def test_a_value_per_process_is_one_for_all_threads() -> None:

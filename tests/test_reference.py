@@ -123,6 +123,14 @@ def test_a_reference_is_given_back_as_it_is() -> None:
     assert parse(reference) is reference
 
 
+def test_a_reference_does_not_change_and_may_be_a_key() -> None:
+    reference = parse("env:POS#secret")
+    assert {reference: 1}[parse("env://POS#secret")] == 1
+    for one, name in ((reference, "store"), (reference.fields, "secret")):
+        with pytest.raises(AttributeError):
+            setattr(one, name, "other")
+
+
 @pytest.mark.parametrize("other", [None, 5, b"env:POS", ["env:POS"]])
 def test_only_text_is_a_reference(other: object) -> None:
     with pytest.raises(ConfigurationError, match="a reference is a str"):
@@ -192,11 +200,15 @@ REFUSED: dict[str, str] = {
     "file:pos?access=%75nchecked": "Give it in code",
     "file:pos?format=%0a": "control character",
     "file:pos#": "empty",
-    "file:pos#a,b": "id=FIELD,secret=FIELD",
-    "file:pos#a=b": "id=FIELD,secret=FIELD",
-    "file:pos#id=a": "id=FIELD,secret=FIELD",
-    "file:pos#secret=b,id=a": "id=FIELD,secret=FIELD",
+    "file:pos#a,b": "not written id=FIELD,secret=FIELD",
+    "file:pos#a=b": "not written id=FIELD,secret=FIELD",
+    "file:pos#id=a": "not written id=FIELD,secret=FIELD",
+    "file:pos#secret=b,id=a": "not written id=FIELD,secret=FIELD",
+    "file:pos#id=a,password=b": "not written id=FIELD,secret=FIELD",
+    "file:pos#ID=a,secret=b": "not written id=FIELD,secret=FIELD",
     "file:pos#id=a,secret=b,extra=c": "unescaped ',' or '='",
+    "file:pos#id=a=b,secret=c": "unescaped ',' or '='",
+    "file:pos#id=a,secret=b,c": "unescaped ',' or '='",
     "file:pos#id=,secret=b": "empty",
     "file:pos#id=a,secret=": "empty",
     "file:pos#id=a,secret=a": "the same field",
@@ -236,6 +248,15 @@ def test_an_unknown_store_is_not_repeated_but_a_near_one_named() -> None:
     assert "20 characters" in str(error)
     assert "consull" not in str(error)
     assert "Known stores: aws, bao, env, file, shop, systemd, vault" in str(unknown_store("hunter2", 20, ["shop"]))
+
+
+def test_what_is_hardly_like_a_store_is_not_taken_for_one() -> None:
+    assert "Did you mean" not in str(unknown_store("vaxxt", 20))
+    assert "Did you mean" not in str(refused("VAXXT:pos"))
+
+
+def test_a_name_found_in_a_document_is_shown_whatever_it_holds() -> None:
+    assert str(Fields("id", "\ud800")) == "id=id,secret=?"
 
 
 # --- for all texts

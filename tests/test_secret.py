@@ -79,6 +79,11 @@ def test_pickling_is_refused_and_says_what_to_do_instead(protocol: int) -> None:
         assert CANARY not in str(caught.value)
 
 
+def test_its_state_is_not_given_away_either() -> None:
+    with pytest.raises(TypeError, match="is not pickled"):
+        Secret(CANARY).__getstate__()
+
+
 def test_a_log_shows_the_mask() -> None:
     stream = io.StringIO()
     logger = logging.Logger("test")  # noqa: LOG001 # its own, known to nobody else

@@ -9,6 +9,7 @@ import itertools
 import math
 import pickle
 import random
+import socket
 import threading
 import time
 import traceback
@@ -32,6 +33,7 @@ from secretsource import (
     TokenRequestRefused,
     TokenSource,
 )
+from secretsource.clock import Instant
 from secretsource.events import (
     CredentialsChanged,
     LifetimeAssumed,
@@ -42,7 +44,7 @@ from secretsource.events import (
 )
 from secretsource.testing import FakeIssuer, Fault, TickingClock, secret_file
 
-from .stores import CLIENT, A, B, Events, Store, eventually, in_threads
+from .stores import CLIENT, LONG, A, B, Events, Store, eventually, in_threads
 
 CANARY = "not-a-real-secret-canary"
 NOWHERE = "http://127.0.0.1:9/token"  # nothing listens there, and nothing is sent
@@ -211,6 +213,49 @@ def test_a_hit_reads_all_clocks_at_least_once_a_second(source: TokenSource, cloc
     assert source.token() is not token
 
 
+def test_hits_of_one_second_read_all_clocks_once(
+    source: TokenSource, clock: TickingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = source.token()
+    looks: list[None] = []
+    now = clock.now
+
+    def looked() -> Instant:
+        looks.append(None)
+        return now()
+
+    monkeypatch.setattr(clock, "now", looked)
+    for second in range(1, 4):
+        clock.tick(1)
+        assert [source.token() for _ in range(10)] == [token] * 10
+        # One more where the token's own age is asked for.
+        assert len(looks) <= 2 * second
+
+
+def test_hits_see_when_a_token_was_dropped_meanwhile(source: TokenSource, clock: TickingClock) -> None:
+    token, call, kept = source.token(), source._call({}), source._default
+    assert kept is not None
+    source.invalidate(token)
+    source._open_window(call, kept, clock.now(), 1.0)  # by who has looked before
+    another = source.token()
+    assert another is not token
+    kept = source._default
+    assert kept is not None
+    source.close()
+    source._default = kept  # put there by a flight that landed meanwhile
+    source._open_window(call, kept, clock.now(), 1.0)
+    with pytest.raises(ConfigurationError, match="closed"):
+        source.token()
+
+
+def test_a_clock_that_is_not_the_systems_is_read_at_each_call(issuer: FakeIssuer, clock: TickingClock) -> None:
+    clock.tick(1e9)  # later than any machine that runs this
+    source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url, clock=clock)
+    token = source.token()
+    clock.tick(101)
+    assert source.token() is not token
+
+
 def test_a_hit_never_passes_the_refresh_point_unseen(source_of: Make, issuer: FakeIssuer, clock: TickingClock) -> None:
     source = source_of(refresh_ahead=30)
     token = source.token()
@@ -296,6 +341,16 @@ def test_each_waiter_has_a_deadline_of_its_own_and_takes_nobody_along(issuer: Fa
     assert issuer.token_requests == 1
 
 
+def test_the_flight_of_a_caller_without_time_goes_on_for_whoever_comes_next(issuer: FakeIssuer) -> None:
+    source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url)
+    issuer.fail(Fault(hang=True), times=1)
+    with pytest.raises(DeadlineExceeded, match="no token within"):
+        source.token(timeout=0.1)
+    issuer.release()
+    assert issuer.accepts(source.token().access_token)
+    assert issuer.token_requests == 1
+
+
 def test_one_deadline_bounds_the_store_and_the_request(issuer: FakeIssuer) -> None:
     store = Store()
     source = TokenSource("memory:pos", stores=store.stores, token_url=issuer.token_url, timeout=0.3)
@@ -312,20 +367,116 @@ def test_the_time_that_a_token_lives_counts_from_before_the_request(issuer: Fake
     assert source.token().expires_in <= 100 - 0.3
 
 
-def test_four_flights_that_hang_are_enough_and_the_kept_token_serves_on(issuer: FakeIssuer) -> None:
-    store = Store()
+def test_four_flights_that_hang_are_enough_and_the_kept_token_serves_on(
+    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that does not answer hangs, and knows no time-out."""
     issuer.lifetime = 3600
-    source = TokenSource("memory:pos", stores=store.stores, token_url=issuer.token_url, timeout=0.05)
+    source = TokenSource("memory:pos", stores=Store().stores, token_url=issuer.token_url, timeout=0.05)
     kept = source.token(timeout=30)
-    with store.held():
-        for number in range(4):
-            with pytest.raises(DeadlineExceeded):
-                source.token(scope=f"scope-{number}")
-        eventually(lambda: source.status().orphaned_threads >= 4)  # the last gives up on a thread of its own
-        with pytest.raises(DeadlineExceeded, match="still hang"):
-            source.token(scope="another")
-        assert source.token() is kept
+    answers, look_up = threading.Event(), socket.getaddrinfo
+
+    def hang(*asked: Any, **options: Any) -> Any:
+        answers.wait(LONG)
+        return look_up(*asked, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    for number in range(4):
+        with pytest.raises(DeadlineExceeded):
+            source.token(scope=f"scope-{number}")
+    eventually(lambda: source.status().orphaned_threads >= 4)  # the last gives up on a thread of its own
+    with pytest.raises(DeadlineExceeded, match="still hang"):
+        source.token(scope="another")
+    assert source.token() is kept
+    answers.set()
     eventually(lambda: source.status().orphaned_threads == 0)
+
+
+def test_callers_share_a_failure_without_a_thread_for_each(
+    source: TokenSource, issuer: FakeIssuer, clock: TickingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.fail(Fault(status=503, headers={"Retry-After": "30"}))
+    with pytest.raises(IssuerUnavailable) as caught:
+        source.token()
+    assert caught.value.retry_after == 30
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: pytest.fail("a thread was started"))
+    clock.tick(10)
+    with pytest.raises(IssuerUnavailable) as caught:
+        source.token()
+    assert caught.value.retry_after == pytest.approx(20), "what is left of it"
+
+
+class Interrupted(TickingClock):
+    """A clock that is looked at in the middle of something, where a signal's code has its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal: Callable[[], object] | None = None
+
+    def monotonic(self) -> float:
+        signal, self.signal = self.signal, None
+        if signal is not None:
+            signal()
+        return super().monotonic()
+
+
+def kept_among_others(source: TokenSource) -> Any:
+    source.token(scope="a")
+    return source._others.get()
+
+
+def test_code_of_a_signal_that_interrupts_a_look_up_finds_nothing_and_breaks_nothing(issuer: FakeIssuer) -> None:
+    clock = Interrupted()
+    source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url, clock=clock)
+    cache = kept_among_others(source)
+    key = source._identity.asking(scope="a").digest()
+    found: list[Any] = []
+    clock.signal = lambda: found.extend([cache.get(key), len(cache), cache.drop(lambda kept: True)])
+    assert cache.get(key) is not None
+    assert found == [None, 0, False]
+    assert len(cache) == 1
+
+
+def test_a_look_up_waits_for_another_thread_but_not_for_ever(source: TokenSource) -> None:
+    cache = kept_among_others(source)
+    key = source._identity.asking(scope="a").digest()
+
+    def hold(seconds: float) -> threading.Thread:
+        held = threading.Event()
+
+        def work() -> None:
+            with cache._lock:
+                held.set()
+                time.sleep(seconds)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert held.wait(30)
+        return thread
+
+    for seconds, found in ((0.1, True), (2.5, False)):
+        thread = hold(seconds)
+        assert (cache.get(key) is not None) == found
+        thread.join()
+
+
+def test_an_issuer_that_fails_once_is_asked_again_by_who_has_no_token_that_lives(
+    source: TokenSource, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    source.token()
+    clock.tick(101)
+    issuer.fail(Fault(status=503), times=1)
+    assert issuer.accepts(source.token().access_token)
+
+
+def test_a_forced_call_passes_the_open_circuit_once(source_of: Make, issuer: FakeIssuer) -> None:
+    source = source_of(credentials=ClientCredentials(CLIENT, B))
+    made = []
+    for force in (False, True, True):
+        with pytest.raises(CredentialsRejected):
+            source.token(force=force)
+        made.append(issuer.token_requests)
+    assert made[0] < made[1] == made[2]
 
 
 # --- refresh ahead
@@ -482,6 +633,22 @@ def test_in_the_leeway_the_kept_token_is_handed_out_to_its_true_end_if_there_is_
         clock.tick(0.2)
         with pytest.raises(IssuerUnavailable):
             source.token()
+
+
+def test_a_token_that_was_refused_while_a_call_waited_for_another_is_not_handed_out(
+    source: TokenSource, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    token = source.token()
+    clock.tick(95)
+    issuer.fail(Fault(hang=True, status=400, body=b'{"error": "invalid_scope"}'), times=1)
+    outcomes: list[Any] = []
+    waiting = threading.Thread(target=lambda: outcomes.extend(in_threads(1, source.token)))
+    waiting.start()
+    issuer.wait_for_token_requests(2)
+    source.invalidate(token)
+    issuer.release()
+    waiting.join(30)
+    assert [type(outcome) for outcome in outcomes] == [TokenRequestRefused]
 
 
 def test_in_the_leeway_a_caller_without_time_gets_the_kept_token(
@@ -1139,6 +1306,55 @@ def test_a_near_miss_among_the_parameters_of_a_call_is_told_the_right_word(wrong
     with pytest.raises(ConfigurationError) as caught:
         source.token(**{wrong: "a"})  # type: ignore[arg-type]
     assert right in str(caught.value)
+
+
+def shown(error: BaseException) -> str:
+    """A traceback with the locals of all frames but this test's own."""
+    steps = traceback.TracebackException.from_exception(error, capture_locals=True)
+    steps.stack[:] = [frame for frame in steps.stack if frame.filename != __file__]
+    return "".join(steps.format())
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: TokenSource("env://POS", client_secret=CANARY, token_url=NOWHERE),
+        lambda: TokenSource(f"{CANARY}://{CANARY}", token_url=NOWHERE),
+        lambda: TokenSource(ClientCredentials(CLIENT, A), token_url=NOWHERE).token(client_secret=CANARY),  # type: ignore[call-arg]
+    ],
+)
+def test_a_secret_where_something_else_belongs_is_in_no_frame_of_the_traceback(made: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        made()
+    assert CANARY not in shown(caught.value)
+
+
+@pytest.mark.parametrize("name", ["leeway", "refresh_ahead", "default_lifetime", "timeout"])
+def test_seconds_that_are_none_are_refused_by_name(name: str) -> None:
+    options: dict[str, Any] = {name: -1}
+    with pytest.raises(ConfigurationError, match=f"{name}="):
+        TokenSource("env:POS", token_url=NOWHERE, **options)
+
+
+def test_no_leeway_at_all_may_be_asked_for(source_of: Make, issuer: FakeIssuer, clock: TickingClock) -> None:
+    source = source_of(leeway=0, refresh_ahead=1)
+    token = source.token()
+    clock.tick(98.9)
+    assert source.token() is token
+    assert issuer.token_requests == 1
+
+
+def test_it_says_its_name_and_what_plain_http_it_allows() -> None:
+    source = TokenSource("env:POS", token_url="http://orchard:8080/token", plain_http="orchard:8080")
+    assert (source.name, source.plain_http) == ("env://POS", ("orchard:8080",))
+
+
+def test_the_proxy_and_the_authorities_are_those_that_were_given() -> None:
+    given = ClientCredentials(CLIENT, A)
+    with pytest.raises(IssuerUnavailable, match="through the proxy"):
+        TokenSource(given, token_url="https://issuer.test/token", proxy="http://127.0.0.1:9").token(timeout=5)
+    with pytest.raises(ConfigurationError, match=r"no-such\.pem"):
+        TokenSource(given, token_url="https://127.0.0.1:9/token", ca_file="no-such.pem").token()
 
 
 async def async_hook(event: object) -> None:

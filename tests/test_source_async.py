@@ -257,6 +257,28 @@ def test_requests_force_and_parameters_are_those_of_token(source: TokenSource, i
     assert issuer.token_requests == 3
 
 
+def test_a_forced_task_joins_no_flight_that_began_before_it(issuer: FakeIssuer, run: Run) -> None:
+    source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url)
+    issuer.fail(Fault(hang=True), times=1)
+    first = threading.Thread(target=source.token)
+    first.start()
+    issuer.wait_for_token_requests(1)
+    threading.Timer(0.2, issuer.release).start()
+    run(lambda: many(source, 1, force=True))
+    first.join(LONG)
+    assert issuer.token_requests == 2
+
+
+def test_the_flight_of_a_task_without_time_goes_on_for_whoever_comes_next(issuer: FakeIssuer, run: Run) -> None:
+    source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url)
+    issuer.fail(Fault(hang=True), times=1)
+    [outcome] = run(lambda: many(source, 1, timeout=0.1))
+    assert isinstance(outcome, DeadlineExceeded)
+    issuer.release()
+    assert issuer.accepts(source.token().access_token)
+    assert issuer.token_requests == 1
+
+
 def test_a_hundred_forced_tasks_make_at_most_two_requests(source: TokenSource, issuer: FakeIssuer, run: Run) -> None:
     issuer.latency = 0.3
     tokens = run(lambda: many(source, 100, force=True))

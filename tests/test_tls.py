@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import trustme
 
@@ -14,7 +16,7 @@ from secretsource.clock import Deadline
 from secretsource.errors import ConfigurationError, IssuerUnavailable
 from secretsource.exchange import Outgoing
 from secretsource.testing import Answer, LoopbackServer
-from secretsource.tls import checked_certificate, trusting
+from secretsource.tls import certificate_fault, checked_certificate, trusting
 from secretsource.transport import Transport
 
 
@@ -125,3 +127,68 @@ def test_a_context_verifies_and_lets_nobody_record_its_keys(
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.keylog_filename is None
+
+
+# --- the system's authorities
+
+
+def of_the_system(monkeypatch: pytest.MonkeyPatch, file: Path, folder: Path) -> None:
+    """What OpenSSL was built with; what the environment says stands beside it and is not obeyed."""
+    paths = ssl.DefaultVerifyPaths("of-the-environment", "of-the-environment", "", str(file), "", str(folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+@pytest.mark.parametrize("with_entries", [True, False])
+def test_the_systems_authorities_are_trusted_or_certifis_where_there_are_none(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_file: bool, with_entries: bool
+) -> None:
+    file = authority.file if with_file else tmp_path / "absent"
+    folder = authority.file.parent if with_entries else tmp_path / "absent"
+    of_the_system(monkeypatch, file, folder)
+    asked: list[tuple[str | None, ...]] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda _, *places: asked.append(places))
+    trusting(None)
+    found = (str(file) if with_file else None, str(folder) if with_entries else None)
+    assert asked == [found if any(found) else (certifi.where(), None)]
+
+
+def test_an_empty_folder_of_the_system_holds_no_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_the_system(monkeypatch, tmp_path / "absent", tmp_path)
+    assert trusting(None).get_ca_certs()
+
+
+def test_a_server_that_the_system_trusts_is_trusted(
+    authority: Authority, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_the_system(monkeypatch, authority.file, tmp_path / "absent")
+    assert status(url, client_cert=authority.certificate()) == 200
+
+
+def test_windows_authorities_are_those_of_its_two_stores(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = ssl.PEM_cert_to_DER_cert(authority.file.read_text())
+    stores = {"CA": [(b"not one", "pkcs_7_asn", True)], "ROOT": [(certificate, "x509_asn", True)]}
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ssl, "enum_certificates", stores.pop, raising=False)
+    assert trusting(None).get_ca_certs(binary_form=True) == [certificate]
+    assert stores == {}
+
+
+def test_what_cannot_be_used_is_told_by_who_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("no certificate")
+    of_the_system(monkeypatch, nothing, tmp_path / "absent")
+    with pytest.raises(ConfigurationError, match="what this system trusts"):
+        trusting(None)
+    with pytest.raises(ConfigurationError, match=r"ca_file=.*nothing\.pem"):
+        trusting(str(nothing))
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [(9, "not valid yet"), (10, "expired"), (18, "signed by itself"), (62, "another host"), (1, "code 1")],
+)
+def test_a_refused_certificate_is_told_by_what_is_wrong_with_it(code: int, why: str) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code = code
+    assert why in certificate_fault(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import pickle
 import pprint
@@ -29,6 +30,7 @@ import pytest
 import trustme
 
 from secretsource import TokenSource
+from secretsource import transport as transport_module
 from secretsource.answer import Refusal, read_answer
 from secretsource.clock import Deadline
 from secretsource.credentials import ClientCredentials
@@ -456,6 +458,12 @@ def test_so_is_one_that_drips_inside_tls(tls: Tls, fault: Fault) -> None:
         issuer.add_client("pos", SECRET)
         issuer.fail(fault)
         ended_by_the_deadline(issuer.token_url, Transport(ca_file=tls.ca_file))
+
+
+def test_a_redirect_to_where_nothing_can_be_is_an_answer_like_another(issuer: FakeIssuer) -> None:
+    issuer.fail(Fault(redirect="http://[nowhere"), times=1)
+    answer = send(issuer.token_url)
+    assert (answer.status, answer.headers.get("location")) == (307, None)
 
 
 def test_a_slow_answer_that_is_whole_in_time_is_taken() -> None:
@@ -933,3 +941,44 @@ def test_a_host_that_lets_nobody_in_is_given_up_after_the_time_for_connecting() 
             Transport(connect_timeout=0.2).send(Outgoing("GET", url, {}), deadline, phase="a request")
         assert caught.value.retryable
         assert deadline.left() > LONG / 2
+
+
+def test_the_time_for_connecting_is_shared_among_the_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def addresses(*place: Any, **how: Any) -> list[str]:
+        asked.append((*place, how))
+        return ["dead", "dead", "dead", "alive"]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    for given, left in ((60.0, 2.0), (1.0, 1.0)):
+        info = {"host": "issuer.test", "port": 443, "timeout": given}
+        transport_module._Watchdog(Deadline(8.0)).trace("connection.connect_tcp.started", info)
+        assert info["timeout"] == pytest.approx(left, abs=0.5)
+    assert asked == [("issuer.test", 443, {"type": socket.SOCK_STREAM})] * 2
+    late = {"host": "issuer.test", "port": 443, "timeout": 60.0}
+    transport_module._Watchdog(Deadline(0.0)).trace("connection.connect_tcp.started", late)
+    assert 0 < float(str(late["timeout"])) < 0.01
+
+
+def test_no_single_step_is_given_more_time_than_there_is_left() -> None:
+    assert Transport()._time(Deadline(5.0, TickingClock())).as_dict() == dict.fromkeys(
+        ("connect", "read", "write", "pool"), 5.0
+    )
+    assert Transport(connect_timeout=2.0)._time(Deadline(5.0, TickingClock())).connect == 2.0
+    assert Transport(connect_timeout=9.0)._time(Deadline(5.0, TickingClock())).connect == 5.0
+    assert Transport()._time(Deadline(0.0, TickingClock())).read == 0.001
+
+
+def test_what_other_threads_log_of_their_own_requests_is_kept() -> None:
+    record = logging.LogRecord("httpx", logging.INFO, __file__, 1, "their request", (), None)
+    kept: list[Any] = []
+    theirs = threading.Thread(target=lambda: kept.append(logging.getLogger("httpx").filter(record)))
+    theirs.start()
+    theirs.join()
+    assert kept != [False]
+
+
+def test_what_is_no_path_of_a_file_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="ca_file= is the path of a file, not int"):
+        Transport(ca_file=5)  # type: ignore[arg-type]

@@ -194,7 +194,8 @@ def _no_constant(name: str) -> NoReturn:
 def _toml(text: str) -> dict[str, Any] | Fault:
     import tomllib  # here and below where it is needed: a start without such a file does not pay for it
 
-    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):  # a key of n parts takes it n² steps
+    # A key of n parts takes it n² steps.
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n") if not line.lstrip().startswith("#")):
         return Fault(f"has a line with more than {_MOST_DOTS} dots")
     try:
         return tomllib.loads(text)

@@ -10,7 +10,7 @@ from typing import Any
 from ..backends import backends_called
 from ..backends.formats import Fault, plain_tree
 from ..backends.walk import read_text
-from ..errors import AccessDenied, BackendError, ConfigurationError, MalformedSecret
+from ..errors import AccessDenied, BackendError, ConfigurationError, MalformedSecret, forgetting
 from ..reference import BUILT_IN_STORES, SecretReference
 from ..secret import Secret
 from .layers import Configuration
@@ -57,6 +57,7 @@ def asked_environment(name: str | None = None) -> str:
     return name or os.environ.get("SECRETSOURCE_ENV", "")
 
 
+@forgetting
 def loaded(file: str) -> Configuration:
     """The configuration in this file, as `located` gives it, read anew; equal contents give the same object.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..endpoint import AUTH_METHODS, IssuerProfile
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, forgetting
 from .settings import Setting, Settings
 from .stores import ConfiguredStores, StoreTable
 from .tables import NAME, PLAIN_HTTP, At, Takes, check_table, hosts_of, near, takes_of
@@ -69,6 +69,7 @@ class Configuration:
         """Those that have credentials in this environment."""
         return [client for client in self.clients if ("credentials",) in self._layered(client, environment)]
 
+    @forgetting
     def settings(self, client: str, environment: str | None = None) -> Settings:
         """What holds for this client. Raises ConfigurationError."""
         environment = self.environment(environment)

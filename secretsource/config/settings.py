@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..endpoint import IssuerProfile
@@ -39,8 +39,8 @@ class Settings:
     environment: str
     production: bool
     require_binding: bool
-    values: Mapping[tuple[str, ...], Setting]
-    stores: ConfiguredStores | None
+    values: Mapping[tuple[str, ...], Setting] = field(repr=False)
+    stores: ConfiguredStores | None = field(repr=False)
 
     @classmethod
     def bare(cls, environment: str = "") -> Settings:

@@ -17,7 +17,14 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ...clock import SYSTEM_CLOCK, WAITS_BETWEEN_ATTEMPTS, Deadline, checked_seconds, pause
 from ...credentials import Document
-from ...errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, MalformedSecret, SecretNotFound
+from ...errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    DeadlineExceeded,
+    MalformedSecret,
+    SecretNotFound,
+    forgetting,
+)
 from ...events import LOGGER
 from ...flight import PerProcess
 from ...reference import SecretReference
@@ -84,6 +91,7 @@ class AwsBackend:
     ttl: float | None = 300.0
     eventually_consistent = True
 
+    @forgetting
     def __init__(
         self,
         *,

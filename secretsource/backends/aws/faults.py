@@ -20,7 +20,7 @@ from ...exchange import request_id_in
 from ...reference import SecretReference
 from .place import CURRENT, Place
 
-__all__ = ["Fault", "fault_of", "malformed"]
+__all__ = ["ELSEWHERE", "Fault", "fault_of", "malformed"]
 
 _TRANSIENT = re.compile(
     r"Throttl|TooManyRequests|RequestThrottled|RequestLimitExceeded|SlowDown|RequestTimeout|PriorRequestNotComplete"
@@ -32,7 +32,7 @@ _EXPIRED = re.compile(r"ExpiredToken|RequestExpired|TokenRefreshRequired")
 _UNKNOWN_KEY = re.compile(r"UnrecognizedClient|InvalidClientTokenId|InvalidAccessKeyId|MissingAuthenticationToken")
 _BAD_SIGNATURE = re.compile(r"InvalidSignature|SignatureDoesNotMatch|IncompleteSignature")
 _CLOCK = re.compile(r"Signature expired|Signature not yet current|RequestTimeTooSkewed")
-_ELSEWHERE = "Does endpoint_url= or a proxy lead elsewhere?"
+ELSEWHERE = "Does endpoint_url= or a proxy lead elsewhere?"
 _AGAIN_LATER = "It is tried again; if it stays, look at the AWS Health Dashboard and the way there from this machine"
 
 
@@ -231,12 +231,12 @@ def _meanings(
             "It is tried again; the quota is that of the account that reads" if slowly else _AGAIN_LATER,
         )
     if http == 403 and not _CODE.fullmatch(code):  # which tells nothing about the secret, and takes nothing away
-        yield Fault(BackendUnavailable, "cannot be read: something before AWS refuses it (403)", _ELSEWHERE)
+        yield Fault(BackendUnavailable, "cannot be read: something before AWS refuses it (403)", ELSEWHERE)
     if not _CODE.fullmatch(code):
         yield Fault(
             BackendUnavailable,
             f"cannot be read: {http or 'something'} was answered that is not of AWS",
-            _ELSEWHERE,
+            ELSEWHERE,
             False,
         )
     if operation == "AssumeRole":
@@ -289,7 +289,7 @@ def _meanings(
     yield Fault(
         BackendUnavailable,
         f"cannot be read: {http or 'something'} was answered that is not of Secrets Manager",
-        _ELSEWHERE,
+        ELSEWHERE,
         False,
     )
 

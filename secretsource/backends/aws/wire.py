@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ...clock import Deadline
-from ...errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
+from ...errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, MalformedSecret, SecretSourceError
 from ...events import Emitter
 from ...exchange import Answer, Outgoing
 from ...flight import Flight, Flights
 from ...secret import Secret
 from ...transport import Transport
-from .faults import Fault, fault_of
+from .faults import ELSEWHERE, Fault, fault_of
 from .place import Place
 
 __all__ = ["Clients", "Settings", "session_of", "within"]
@@ -318,7 +318,9 @@ class _Wire:
         deadline = Deadline(self._attempt if calling is None else min(self._attempt, calling.left()))
         failure = None
         try:
-            return _received(request.url, self._transport.send(_outgoing(request), deadline, phase="asking AWS"))
+            answer = self._transport.send(_outgoing(request), deadline, phase="asking AWS")
+            _check(request, answer)
+            return _received(request.url, answer)
         except SecretSourceError as error:
             failure = error.again()
         raise failure
@@ -331,6 +333,14 @@ def _outgoing(request: Any) -> Outgoing:
     body = request.body
     headers = {_text(name): _text(value) for name, value in request.headers.items()}
     return Outgoing(request.method, request.url, headers, body.encode() if isinstance(body, str) else body)
+
+
+def _check(request: Any, answer: Answer) -> None:
+    """botocore takes the last of two equal names and makes of a web page an empty answer."""
+    if answer.status == 200 and "X-Amz-Target" in request.headers:  # Secrets Manager, which answers JSON
+        _, fault = answer.members()
+        if fault is not None:
+            raise MalformedSecret(f"the answer {fault}", hint=ELSEWHERE)
 
 
 def _received(url: str, answer: Answer) -> Any:

@@ -14,9 +14,10 @@ from typing import Any
 
 from ...clock import Deadline, checked_seconds
 from ...credentials import Document
-from ...errors import BackendUnavailable, ConfigurationError
+from ...errors import BackendUnavailable, ConfigurationError, forgetting
 from ...flight import PerProcess
 from ...reference import SecretReference
+from ...secret import Secret
 from ...urls import check_url
 from .. import Backend, Stored, backend_for
 from ..formats import Origin
@@ -68,6 +69,7 @@ class VaultBackend:
     eventually_consistent = True  # a standby may lag behind
     _prefixes: tuple[str, ...] = ("VAULT",)  # of the variables
 
+    @forgetting
     def __init__(
         self,
         address: str | None = None,
@@ -100,7 +102,7 @@ class VaultBackend:
             "auth_namespace": auth_namespace,
             "ca_file": ca_file,
             "client_cert": client_cert,
-            "proxy": proxy,
+            "proxy": Secret(proxy) if isinstance(proxy, str) else proxy,  # it may hold a password
             "plain_http": (plain_http,) if isinstance(plain_http, str) else tuple(plain_http),
             "timeout": None if timeout is None else checked_seconds("timeout", timeout),
         }

@@ -83,6 +83,10 @@ class Reply(NamedTuple):
     retry_after: float | None
     request_id: str | None
 
+    def __repr__(self) -> str:
+        # A traceback with locals shows it, and its members' names may be anything.
+        return f"<Reply {self.status}>"
+
     @property
     def good(self) -> bool:
         return self.status == 200 and self.fault is None
@@ -103,6 +107,7 @@ class Reply(NamedTuple):
 def read_answer(answer: Answer) -> Reply:
     """Everything in clear text ends here."""
     members, fault = answer.members()
+    request_id = request_id_in(members.get("request_id"))
     texts = [text.lower() for name in ("errors", "warnings") for text in _texts(members.get(name))]
     return Reply(
         answer.status,
@@ -112,7 +117,7 @@ def read_answer(answer: Answer) -> Reply:
         or (answer.status in _SAID_BY_ERRORS and not {"errors", "data"} & members.keys()),
         frozenset(phrase for phrase in _PHRASES if any(phrase in text for text in texts)),
         _seconds(answer.headers.get("retry-after", "")),
-        request_id_in(members.get("request_id")),
+        None if request_id is None or answer.echoed(request_id) else request_id,
     )
 
 

@@ -85,4 +85,5 @@ class _Adapter(Adapter):  # type: ignore[misc] # hvac has no types
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
         query = f"?{urlencode(params)}" if params else ""
-        return Outgoing(method, f"{self.address}{path}{query}", headers, content)
+        sent = f"{headers.get('X-Vault-Token', '')} {'' if content is None else content.decode()}"
+        return Outgoing(method, f"{self.address}{path}{query}", headers, content, echoed=lambda text: text in sent)
