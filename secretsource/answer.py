@@ -221,7 +221,7 @@ def _refusal(
         error=code if code != "unknown" else None,
         vendor_code=vendor_code,
         request_id=_request_id(answer),
-        retry_after=_retry_after(answer.headers.get("retry-after"), now.wall),
+        retry_after=retry_after_of(answer, now.wall),
         hint=hint,
     )
 
@@ -266,8 +266,9 @@ def _request_id(answer: Answer) -> str | None:
     return next((value for value in values if request_id_in(value) and not answer.echoed(value)), None)
 
 
-def _retry_after(value: str | None, wall: float) -> float | None:
+def retry_after_of(answer: Answer, wall: float) -> float | None:
     """Seconds to wait (RFC 9110 section 10.2.3: seconds, or a date), at most five minutes."""
+    value = answer.headers.get("retry-after")
     if value is None:
         return None
     if value.isascii() and value.isdigit():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .answer import retry_after_of
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, Deadline, pause
 from .credentials import Binding
 from .endpoint import AUTH_METHODS, IssuerProfile, check_auth_method, check_binding
@@ -149,11 +150,12 @@ class Discovery:
     def _discover(self, issuer: str, deadline: Deadline, patient: bool) -> Metadata:
         target = self._target
         failure: SecretSourceError | None = None
-        statuses = []
+        statuses, waits = [], [0.0]
         for url in well_known_urls(issuer):
             answer = self._asked(url, deadline, patient)
             statuses.append(answer.status)
             if answer.status != 200:
+                waits.append(retry_after_of(answer, self._clock.now().wall) or 0.0)
                 continue
             try:
                 return read_metadata(
@@ -161,12 +163,14 @@ class Discovery:
                 )
             except InvalidTokenResponse as error:  # a site may answer any address with its start page
                 failure = failure or error.again()
+        again = max(statuses) >= 500 or 429 in statuses
         raise failure or IssuerUnavailable(
             f"{issuer} publishes no metadata: its two well-known addresses answer {' and '.join(map(str, statuses))}",
             status=max(statuses),
             issuer=issuer,
-            retryable=max(statuses) >= 500 or 429 in statuses,
-            hint="Correct issuer=, or give token_url=",
+            retryable=again,
+            retry_after=max(waits) or None,
+            hint="Is it up? With token_url= this step is spared" if again else "Correct issuer=, or give token_url=",
         )
 
     def _asked(self, url: str, deadline: Deadline, patient: bool) -> Answer:
@@ -178,7 +182,8 @@ class Discovery:
             except IssuerUnavailable as error:
                 outcome = error.again()
             again = outcome.status >= 500 or outcome.status == 429 if isinstance(outcome, Answer) else outcome.retryable
-            if not (again and waits and pause(waits.pop(0), None, deadline, self._clock.sleep)):
+            asked_to_wait = retry_after_of(outcome, self._clock.now().wall) if isinstance(outcome, Answer) else None
+            if not (again and waits and pause(waits.pop(0), asked_to_wait, deadline, self._clock.sleep)):
                 if isinstance(outcome, Answer):
                     return outcome
                 raise outcome

@@ -15,7 +15,14 @@ from .circuit import Circuit
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
 from .discovery import Discovery, Metadata, Target
 from .endpoint import token_request
-from .errors import ConfigurationError, CredentialsRejected, IssuerUnavailable, SecretSourceError, TokenError
+from .errors import (
+    ConfigurationError,
+    CredentialsRejected,
+    DeadlineExceeded,
+    IssuerUnavailable,
+    SecretSourceError,
+    TokenError,
+)
 from .events import CandidateRejected, CandidateUnfit, CandidateUsed, CircuitClosed, CircuitOpened, Emitter
 from .exchange import Answer
 from .flight import Flight, Flights, ticket
@@ -58,7 +65,7 @@ class Fetcher:
         self._candidates = Candidates(clock)
         self._circuit = Circuit(clock, lockout=target.profile.lockout)
         self._reads_while_open = Budget(1, 5.0, clock)
-        self._recoveries: Flights[_Recovered] = Flights("token", emitter)
+        self._recoveries: Flights[_Recovered] = Flights(f"token for {credentials.name}", emitter)
 
     @property
     def accepted(self) -> Candidate | None:
@@ -124,8 +131,15 @@ class Fetcher:
         Raises TokenError, ConfigurationError, DeadlineExceeded, or what the store raises.
         """
         flight.phase = f"discovery at {self._target.name}"
-        metadata = self._discovery.metadata(flight.deadline, patient=patient)
-        return _Round(self, identity, flight, metadata, patient).granted(admitted, notice)
+        try:
+            metadata = self._discovery.metadata(flight.deadline, patient=patient)
+            return _Round(self, identity, flight, metadata, patient).granted(admitted, notice)
+        except DeadlineExceeded as error:
+            failure = error.again()
+        if self._credentials.name not in failure.message:
+            failure.message = f"no token for {self._credentials.name}: {failure.message}"
+            failure.args = (failure.message,)
+        raise failure
 
     def _close_circuit(self, flight: Flight[Any]) -> None:
         if self._circuit.close():

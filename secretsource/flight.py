@@ -29,6 +29,16 @@ _ORPHANS_AT_MOST = 4
 _SLICE = 1.0
 _MOMENT = 0.02
 _tickets = itertools.count(1)
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 def ticket() -> int:
@@ -56,17 +66,18 @@ def _trio_here() -> Any:
 class PerProcess(Generic[T]):
     """A value that is made anew in each forked child: no lock, flight or socket of the parent is met there.
 
-    Who it belongs to is asked each time: uWSGI forks without telling Python.
+    Its number and the count of forks tell whose it is: uWSGI forks without telling Python, and a process may get the
+    number of an ancestor.
     """
 
     __slots__ = ("_make", "_values")
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._values: dict[int, T] = {}
+        self._values: dict[tuple[int, int], T] = {}
 
     def get(self) -> T:
-        process = os.getpid()
+        process = os.getpid(), _forks
         value = self._values.get(process)
         if value is None:
             # setdefault decides between threads without a lock, which a fork could leave locked.

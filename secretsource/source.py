@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import random
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -57,7 +58,7 @@ _KEPT_AT_MOST = 256
 _WINDOW = 1.0
 _REFUSED_AT_MOST = 16
 _REFUSED_AGAIN_FOR = 5.0
-_FAILURE_SHARED_FOR = 1.0
+_FAILURE_SHARED_FOR = (0.6, 1.0)  # drawn from, so that a fleet does not come back in step
 _LONGEST_TIMEOUT = 365 * 86400.0
 _NEVER = float("-inf")
 
@@ -255,7 +256,7 @@ class TokenSource:
         self._fetcher = Fetcher(
             self._credentials, target, Transport(ca_file=ca_file, proxy=proxy), self._emitter, self._clock
         )
-        self._flights: Flights[Token] = Flights("token", self._emitter)
+        self._flights: Flights[Token] = Flights(f"token for {self._name}", self._emitter)
         self._fingerprints = Fingerprints()
         self._refused: dict[bytes, None] = {}
         self._failed: dict[bytes, tuple[float, SecretSourceError]] = {}
@@ -330,7 +331,8 @@ class TokenSource:
         self._warn_of_event_loop("token")
         failure: SecretSourceError
         try:
-            return self._flights.run(call.key, call, call.deadline, lasting=call.lasting, after=call.after)
+            waits = self._waits(call, kept)
+            return self._flights.run(call.key, call, waits, lasting=call.lasting, after=call.after)
         except SecretSourceError as error:
             failure = error.again()
         return self._while_it_lives(call, kept, failure)
@@ -350,7 +352,8 @@ class TokenSource:
             return token
         failure: SecretSourceError
         try:
-            return await self._flights.run_async(call.key, call, call.deadline, lasting=call.lasting, after=call.after)
+            waits = self._waits(call, kept)
+            return await self._flights.run_async(call.key, call, waits, lasting=call.lasting, after=call.after)
         except SecretSourceError as error:
             failure = error.again()
         return self._while_it_lives(call, kept, failure)
@@ -427,6 +430,11 @@ class TokenSource:
             self._open_until = now.monotonic + min(_WINDOW, seconds)
             if self._default is not kept or self._closed:  # dropped meanwhile
                 self._open_until = _NEVER
+
+    def _waits(self, call: _Call, kept: Kept | None) -> Deadline:
+        """How long a call waits for a new token: not until the kept one that it has all the same has ended."""
+        half = 0.0 if kept is None or call.after else kept.life_left(self._clock.now()) / 2
+        return Deadline(half, self._clock) if 0 < half < call.deadline.left() else call.deadline
 
     def _while_it_lives(self, call: _Call, kept: Kept | None, failure: SecretSourceError) -> Token:
         """The kept token to its very end, if no new one is to be had; else the failure is raised."""
@@ -532,7 +540,7 @@ class TokenSource:
         else:
             # Where a read of the store is cheap, each call looks whether the secret has been repaired.
             cheap = isinstance(failure, CredentialsRejected) and self._credentials.cheap
-            wait = max(0.0 if cheap else _FAILURE_SHARED_FOR - late, asked_to_wait)
+            wait = max(0.0 if cheap else random.uniform(*_FAILURE_SHARED_FOR) - late, asked_to_wait)
             self._share(call, failure, now.monotonic + wait)
         code, status = (failure.error, failure.status) if isinstance(failure, TokenError) else (None, None)
         if isinstance(failure, CredentialsRejected):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import _thread
 import encodings.idna  # noqa: F401 - socket imports it at its first look-up of a name; see _NO_TLS about forks
+import errno
 import logging
 import os
 import socket
 import ssl
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -41,6 +43,7 @@ __all__ = ["Transport"]
 _LARGEST_ANSWER = 1024 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
 _UNREACHED = "Is it up, is its address right, and may this machine reach it?"
+_NO_DESCRIPTORS = "Raise the limit of open files (ulimit -n), or find what leaves them open"
 # For plain http, where httpx would otherwise make one for each request: OpenSSL holds a lock meanwhile, which a fork
 # would leave locked in the child.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -239,7 +242,9 @@ def _httpx_proxy(proxy: Secret, context: ssl.SSLContext | None) -> httpx.Proxy:
 def _unrecorded() -> AbstractContextManager[object]:
     """OpenTelemetry may have been told to record all headers, and so the secret: it leaves these requests out."""
     tracing: Any = sys.modules.get("opentelemetry.instrumentation.utils")
-    return nullcontext() if tracing is None else tracing.suppress_http_instrumentation()
+    suppressed: Callable[[], AbstractContextManager[object]]
+    suppressed = getattr(tracing, "suppress_http_instrumentation", nullcontext)
+    return suppressed()
 
 
 def _request(client: httpx.Client, outgoing: Outgoing, time: httpx.Timeout, trace: object) -> httpx.Request:
@@ -291,7 +296,8 @@ def _classified(error: Exception, url: str) -> _Fault | ConfigurationError:
         if isinstance(cause, socket.gaierror):
             return _Fault(f"{url} cannot be reached: its host name is not found", hint=_UNREACHED)
         if isinstance(cause, OSError) and cause.errno is not None:
-            return _Fault(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}", hint=_UNREACHED)
+            hint = _NO_DESCRIPTORS if cause.errno in (errno.EMFILE, errno.ENFILE) else _UNREACHED
+            return _Fault(f"{url} cannot be reached: {os.strerror(cause.errno).lower()}", hint=hint)
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):  # the last: no host name
         return ConfigurationError(
             f"{url} cannot be requested ({type(error).__name__})", hint="Correct the host name in it"

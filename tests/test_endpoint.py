@@ -794,6 +794,21 @@ def test_a_vendor_code_is_one_of_a_closed_list(members: dict[str, Any], code: st
         assert code in found.what
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("ID2052", "no application with this client ID"),
+        ("ID2055", "another secret for this client ID"),
+        ("AADSTS7000215", "not its ID"),
+        ("AADSTS7000222", "has expired"),
+        ("AADSTS700016", "in this tenant"),
+    ],
+)
+def test_each_known_vendor_code_has_its_hint(code: str, hint: str) -> None:
+    found = refusal({"error": "invalid_client", "error_description": f"{code}: no."}, 401)
+    assert (found.vendor_code, hint in str(found.hint)) == (code, True)
+
+
 def test_a_known_vendor_code_is_explained() -> None:
     assert "no permission" in str(refusal({"error": "unauthorized_client", "error_uri": "ID2064"}, 400).hint)
     assert "another secret" in str(refusal({"error": "invalid_client", "error_uri": "x/ID2055"}, 401).hint)

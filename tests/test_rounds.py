@@ -101,6 +101,32 @@ def test_a_winner_that_is_on_its_way_out_is_first_for_a_minute_at_most(clock: Ti
     assert shown([candidates.first(now)]) == [("current", B)]
 
 
+def test_the_minute_of_a_winner_begins_anew_among_other_values_and_for_another_winner(clock: TickingClock) -> None:
+    candidates, now, then = Candidates(clock), reading(B, None, A), reading(C, None, A)
+    candidates.accepted(named(candidates, now, "previous"), now, remembered=False)
+    clock.tick(50)
+    candidates.accepted(named(candidates, then, "previous"), then, remembered=True)
+    clock.tick(20)
+    assert shown([candidates.first(then)]) == [("previous", A)]
+    candidates.accepted(named(candidates, reading(D), "last accepted"), then, remembered=False)
+    clock.tick(50)
+    other = Candidates(clock).of(reading(B, None, D))[1]
+    candidates.accepted(other, then, remembered=True)
+    clock.tick(20)
+    assert candidates.winner is other
+    assert candidates._winner is not None
+    assert candidates._winner.until > clock.monotonic()
+
+
+def test_a_winner_of_another_client_is_not_asked_first(clock: TickingClock) -> None:
+    candidates, now = Candidates(clock), reading(A, B)
+    assert candidates.winner is None
+    candidates.accepted(named(candidates, now, "pending"), now, remembered=False)
+    assert candidates.winner == named(candidates, now, "pending")
+    other = now._replace(credentials=ClientCredentials("other", A))
+    assert shown([candidates.first(other)]) == [("current", A)]
+
+
 def test_it_is_told_whether_another_one_won_than_before(clock: TickingClock) -> None:
     candidates, now = Candidates(clock), reading(A, B, C)
     wins = [
@@ -121,12 +147,17 @@ def test_it_is_told_whether_another_one_won_than_before(clock: TickingClock) -> 
         (reading(A, previous=B), False),
         (reading(A, B), True),
         (reading(A, changed=945.0), True),
-        (reading(A, changed=935.0), False),
+        (reading(A, changed=940.0), False),
+        (reading(A, changed=940.5), True),
     ],
 )
 def test_another_pass_is_worth_it_while_a_change_is_under_way_or_a_minute_old(where: Reading, worth: bool) -> None:
     assert worth_another_pass(where, 1000.0, may_be_behind=False) is worth
     assert worth_another_pass(where, 1000.0, may_be_behind=True)
+
+
+def test_what_is_leased_is_other_at_each_read_which_says_nothing() -> None:
+    assert not worth_another_pass(reading(A, B, changed=999.0)._replace(leased=True), 1000.0, may_be_behind=True)
 
 
 # --- a recovery
@@ -212,6 +243,15 @@ def test_after_two_different_rejections_one_more_pass_follows_since_the_issuer_m
     assert Played(clock, reading(A), reading(B)).words == ["read after 0", "b", "read after 0.1", "b", "rejected"]
 
 
+def test_it_is_one_more_pass_and_no_second_one(clock: TickingClock) -> None:
+    played = Played(clock, reading(A), reading(B, None, A))
+    assert played.words == ["read after 0", "b", "read after 0.1", "b", "a", "rejected"]
+
+
+def test_what_is_leased_is_not_asked_again(clock: TickingClock) -> None:
+    assert Played(clock, reading(A), reading(B)._replace(leased=True)).words == ["read after 0", "b", "rejected"]
+
+
 def test_where_wrong_secrets_lock_the_client_out_no_further_pass_follows(clock: TickingClock) -> None:
     assert Played(clock, reading(A), reading(B), lockout=True, may_be_behind=True).words == [
         "read after 0",
@@ -229,6 +269,11 @@ def test_a_doubtful_refusal_is_one_of_the_secret_only_if_the_store_has_another(c
     assert Played(clock, reading(A), first="doubtful").words == ["read after 0", "doubtful"]
     other = Played(clock, reading(A), reading(B), refusals="dg", first="doubtful").words
     assert other == ["read after 0", "b", "read after 0.1", "b", "granted"]
+
+
+def test_a_refusal_may_become_doubtful_on_the_way(clock: TickingClock) -> None:
+    played = Played(clock, reading(A), reading(B), reading(A), refusals="d")
+    assert played.words == ["read after 0", "b", "read after 0.1", "doubtful"]
 
 
 def test_a_pass_for_which_there_is_no_time_left_is_left_out(clock: TickingClock) -> None:

@@ -982,3 +982,56 @@ def test_what_other_threads_log_of_their_own_requests_is_kept() -> None:
 def test_what_is_no_path_of_a_file_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ca_file= is the path of a file, not int"):
         Transport(ca_file=5)  # type: ignore[arg-type]
+
+
+def test_what_is_logged_while_a_request_of_ours_is_sent_is_dropped() -> None:
+    transport_module._sending.now = True
+    try:
+        for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+            record = logging.LogRecord(name, logging.DEBUG, __file__, 1, SECRET, (), None)
+            assert not logging.getLogger(name).filter(record), name
+    finally:
+        transport_module._sending.now = False
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "again"),
+    [
+        ("WRONG_VERSION_NUMBER", "speaks no TLS on this port", False),
+        ("UNSUPPORTED_PROTOCOL", "no longer safe", False),
+        ("WRONG_SSL_VERSION", "no longer safe", False),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "no longer safe", False),
+        ("UNEXPECTED_EOF_WHILE_READING", "broke the TLS connection off (UNEXPECTED_EOF_WHILE_READING)", True),
+        (None, "broke the TLS connection off (no reason given)", True),
+    ],
+)
+def test_what_openssl_says_is_told_in_our_words(reason: str | None, said: str, again: bool) -> None:
+    error = ssl.SSLError()
+    error.reason = reason  # type: ignore[assignment]
+    found = transport_module._classified(error, "https://issuer.test/")
+    assert isinstance(found, transport_module._Fault)
+    assert (said in found.what, found.retryable) == (True, again)
+
+
+def test_the_first_cause_is_told_however_the_errors_hang_together() -> None:
+    first, last = OSError(111, "refused"), httpx.ConnectError("")
+    last.__context__, first.__context__ = first, last
+    found = transport_module._classified(last, "https://issuer.test/")
+    assert isinstance(found, transport_module._Fault)
+    assert os.strerror(111).lower() in found.what
+    other = httpx.ConnectError("")
+    other.__cause__, other.__context__ = OSError(111, "refused"), ssl.SSLCertVerificationError()
+    found = transport_module._classified(other, "https://issuer.test/")
+    assert os.strerror(111).lower() in str(found)
+
+
+def test_without_a_proxy_in_the_environment_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    assert Transport(proxy="env")._proxy_for("https://issuer.test/") is None
+    monkeypatch.setenv("https_proxy", "proxy.test:8080")
+    found = Transport(proxy="env")._proxy_for("https://issuer.test/")
+    assert found is not None
+    assert found.reveal() == "http://proxy.test:8080"
+    assert Transport(proxy="env")._proxy_for("https://127.0.0.1/") is None

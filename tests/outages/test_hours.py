@@ -112,7 +112,6 @@ def test_an_issuer_that_flaps_is_not_noticed(clock: TickingClock) -> None:
         assert len(site.statuses) <= 20 * len(seen.tokens)
 
 
-@pytest.mark.xfail(reason="in the leeway each call waits for the attempt under way, also after failed ones")
 def test_beside_an_issuer_that_hangs_nobody_waits_once_a_renewal_has_failed(clock: TickingClock) -> None:
     with Site(lifetime=MINUTE, clock=clock, timeout=1) as site:
         kept = site.source.token(timeout=20)

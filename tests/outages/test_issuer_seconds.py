@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 import trustme
 
-from secretsource import DeadlineExceeded, IssuerUnavailable, SecretSourceError, Token
+from secretsource import IssuerUnavailable, SecretSourceError, Token
 from secretsource.source import Status
 
 from .scenario import BACK_OFF, OUTAGES, REFERENCE, STALL, Calls, Site
@@ -106,13 +106,7 @@ def test_without_a_token_the_error_is_clear(story: Story, name: str) -> None:
             assert error.retryable is (name != "not trusted")
 
 
-ENDS_AT_THE_DEADLINE = [name for name, outage in OUTAGES.items() if outage.error is DeadlineExceeded]
-NAMES_NOT = pytest.mark.xfail(reason="what ends with its time names what was under way, and not whose token it was")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=NAMES_NOT if name in ENDS_AT_THE_DEADLINE else ()) for name in OUTAGES]
-)
+@pytest.mark.parametrize("name", OUTAGES)
 def test_without_a_token_the_error_names_the_reference_and_the_way_out(stories: dict[str, Story], name: str) -> None:
     for calls in stories[name].seen:
         assert [error for error in calls.failures if REFERENCE not in error.message or not error.hint] == []

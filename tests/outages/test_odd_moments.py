@@ -160,7 +160,6 @@ def test_metadata_that_are_a_day_old_serve_through_an_outage_of_hours(clock: Tic
         assert seen.tokens[0] is kept
 
 
-@pytest.mark.xfail(reason="the answer's Retry-After is not read")
 def test_retry_after_counts_for_the_metadata_too(clock: TickingClock) -> None:
     with Site(clock=clock, discovery=True) as site:
         site.issuer.fail(Fault(status=503, headers={"Retry-After": "120"}), path="discovery", times=2)
