@@ -12,7 +12,7 @@ import pytest
 
 from secretsource import ConfigurationError, TokenSource
 from secretsource.config import Settings
-from secretsource.source import ConfiguredSource
+from secretsource.source import ConfiguredSource, _configured
 from secretsource.testing import FakeIssuer, secret_file
 from secretsource.testing.fixtures import fake_issuer
 
@@ -269,3 +269,11 @@ def test_nobody_waits_for_another_one_s_file(shop: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigurationError, match="is a FIFO"):
         TokenSource.from_config("pos", "staging", path=fifo)
     assert threading.active_count() < 50
+
+
+def test_to_close_one_takes_out_that_one_only(shop: Path) -> None:
+    closed = TokenSource.from_config("pos", "staging", path=shop)
+    other = TokenSource.from_config("stock", "staging", path=shop)
+    closed.close()
+    assert [source for source in _configured.values() if source is closed] == []
+    assert TokenSource.from_config("stock", "staging", path=shop) is other

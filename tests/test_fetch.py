@@ -1165,3 +1165,108 @@ def test_a_document_of_another_client_drops_no_token_before_that_client_has_one(
     program.source.token()  # begins a renewal, which is rejected
     eventually(lambda: program.events.of(RefreshFailed))
     assert program.source.token() is kept
+
+
+# --- what a fetcher tells, and what it forgets
+
+
+def test_who_runs_out_of_time_is_told_whose_token_it_was_for(issuer: FakeIssuer) -> None:
+    source = TokenSource("memory:pos", stores=Store().stores, token_url=issuer.token_url)
+    fetcher, flight = source._fetcher, Flight[Any](Deadline(0.3))
+    admitted = fetcher.admit(flight)
+    assert admitted is not None
+    issuer.fail(Fault(hang=True))
+    with pytest.raises(DeadlineExceeded) as caught:
+        fetcher.fetch(source._identity, flight, admitted, patient=False)
+    assert str(caught.value).startswith("no token for memory://pos: token request: no whole answer")
+    assert caught.value.args[0] == caught.value.message
+    assert flight.phase.startswith("token request to")
+
+
+def test_a_reload_forgets_what_the_issuer_published_and_whom_the_transport_trusts(
+    issuer: FakeIssuer, clock: Clock
+) -> None:
+    program = Program(issuer, Store(), clock, token_url=None, issuer=issuer.url)
+    program.take()
+    trusted = program.source._fetcher._transport._context
+    program.source.reload()
+    assert program.source._fetcher._transport._context is not trusted
+    program.take(force=True)
+    assert [request.method for request in issuer.requests] == ["GET", "POST", "GET", "POST"]
+
+
+def test_a_fetcher_tells_what_was_accepted_and_what_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetcher = program.source._fetcher
+    assert fetcher.accepted is None
+    program.take()
+    assert fetcher.accepted is not None
+    assert fetcher.accepted.kind == "current"
+    assert fetcher.orphans == 0
+    monkeypatch.setattr(Flights, "orphans", property(lambda self: 2))
+    assert fetcher.orphans == 4, "recoveries, and discovery"
+
+
+def test_the_circuit_is_said_to_be_closed_when_other_values_come_and_only_if_it_was_open(
+    issuer: FakeIssuer, clock: Clock
+) -> None:
+    store = Store()
+    program = Program(issuer, store, clock)
+    program.take()
+    issuer.set_secret(CLIENT, D)
+    clock.tick(LIFETIME + 0.1)
+    program.fail()
+    store.put(B)
+    clock.tick(5)
+    program.fail()
+
+    def told() -> list[str]:
+        return [name for name in program.events.names() if name.startswith("Circuit")]
+
+    eventually(lambda: len(told()) >= 3)
+    assert sorted(told()) == ["CircuitClosed", "CircuitOpened", "CircuitOpened"]
+
+
+def test_each_verification_reads_the_store_however_dear_it_is(issuer: FakeIssuer, clock: Clock) -> None:
+    store = Store(ttl=300.0)
+    program = Program(issuer, store, clock)
+    for _ in range(6):
+        program.source.verify()
+    assert store.reads == [True] * 6
+
+
+def test_an_issuer_that_is_down_is_told_by_whose_token_it_was_asked_for(
+    issuer: FakeIssuer, store: Store, clock: Clock
+) -> None:
+    program = Program(issuer, store, clock, issuer=issuer.url)
+    with issuer.down(), pytest.raises(IssuerUnavailable) as caught:
+        program.source.token()
+    error = caught.value
+    assert str(error).startswith(f"no token from {issuer.url} for memory://pos (client_secret_basic): ")
+    assert (error.issuer, error.auth_method, error.args) == (issuer.url, "client_secret_basic", (error.message,))
+
+
+def test_a_rejection_of_a_secret_with_special_characters_says_so(issuer: FakeIssuer, clock: Clock) -> None:
+    issuer.fail(Fault(status=401, body=b'{"error": "invalid_client"}'))
+    for secret, told in (("not+a real/secret", True), ("not-a-real-secret", False)):
+        store = Store()
+        store.put(secret)
+        assert ("basic_encoding" in str(Program(issuer, store, clock).fail().hint)) == told
+
+
+def test_one_candidate_for_this_issuer_does_not_let_another_pass_that_is_not(issuer: FakeIssuer, clock: Clock) -> None:
+    store = Store()
+    fields = {"client_id": CLIENT, "token_url": issuer.token_url}
+    stranger = Document({"client_id": CLIENT, "client_secret": A, "token_url": "https://staging.example.com/t"})
+    store.document = Document(
+        {**fields, "client_secret": B}, pending=Document({**fields, "client_secret": C}), previous=stranger
+    )
+    program = Program(issuer, store, clock)
+    program.fail()
+    assert 200 not in program.statuses()
+    assert program.kinds(CandidateUsed) == []
+
+
+def test_an_answer_that_is_not_read_to_its_end_is_its_error(issuer: FakeIssuer, store: Store, clock: Clock) -> None:
+    issuer.fail(Fault(padding=2 * 1024 * 1024))
+    with pytest.raises(InvalidTokenResponse, match=r"no token from .* more than"):
+        Program(issuer, store, clock).source.token()

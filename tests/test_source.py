@@ -1578,3 +1578,61 @@ def test_after_a_403_with_a_code_of_the_vendors_own_another_secret_in_the_store_
     issuer.fail(Fault(status=403, body=b'{"error": "forbidden_by_vendor"}'), times=1)
     assert issuer.accepts(source.token().access_token)
     assert [request.status for request in issuer.requests] == [200, 403, 403, 200]
+
+
+# --- what is bounded, and what is let go
+
+
+def test_at_most_sixteen_refused_tokens_are_remembered(source: TokenSource) -> None:
+    for number in range(20):
+        source.invalidate(f"token-{number}")
+        assert len(source._refused) == min(number + 1, 16)
+
+
+def test_a_refused_token_of_somebody_else_shortens_the_life_of_no_other(
+    source: TokenSource, issuer: FakeIssuer, clock: TickingClock, events: Events
+) -> None:
+    source.invalidate("somebody else's")
+    token = source.token()
+    clock.tick(6)
+    assert source.token() is token
+    assert issuer.token_requests == 1
+    eventually(lambda: "TokenFetched" in events.names())
+    assert events.of(TokenRefused) == []
+
+
+def test_failures_of_at_most_256_requests_are_shared(source_of: Make) -> None:
+    source = source_of(token_url=NOWHERE, timeout=1)
+    failure = IssuerUnavailable("down")
+    for number in range(300):
+        source._share(source._call({"scope": f"scope-{number}"}), failure, 1e9)
+        assert len(source._failed) <= 256
+
+
+def test_a_closed_source_holds_no_token_and_no_failure(source: TokenSource, issuer: FakeIssuer) -> None:
+    source.token()
+    issuer.fail(Fault(status=400, body=b'{"error": "invalid_scope"}'))
+    with pytest.raises(TokenRequestRefused):
+        source.token(scope="b")
+    source.close()
+    assert (source._default, source._open, source._failed, source.status().kept_tokens) == (None, None, {}, 0)
+
+
+def test_the_threads_that_hang_are_counted_wherever_they_hang(
+    source: TokenSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secretsource.flight.Flights.orphans", property(lambda self: 1))
+    assert source.status().orphaned_threads == 4, "tokens, recoveries, discovery, and reads of the store"
+
+
+def test_a_year_is_the_longest_time_out() -> None:
+    TokenSource("env:POS", token_url=NOWHERE, timeout=365 * 86400)
+    with pytest.raises(ConfigurationError, match="timeout="):
+        TokenSource("env:POS", token_url=NOWHERE, timeout=365 * 86400 + 1)
+
+
+@pytest.mark.parametrize("name", ["client_secret", "secret", "password"])
+def test_where_a_secret_is_not_given_is_said(name: str) -> None:
+    given: dict[str, Any] = {name: CANARY}
+    with pytest.raises(ConfigurationError, match="give a reference to where it is kept"):
+        TokenSource("env:POS", token_url=NOWHERE, **given)

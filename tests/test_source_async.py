@@ -328,6 +328,18 @@ def test_averify_gets_a_new_token_and_does_not_touch_the_kept_one(issuer: FakeIs
     assert store.reads == [False, True]
 
 
+def test_averify_joins_no_verification_that_began_before_it(issuer: FakeIssuer, run: Run) -> None:
+    source = TokenSource(ClientCredentials(CLIENT, A), token_url=issuer.token_url)
+    issuer.fail(Fault(hang=True), times=1)
+    first = threading.Thread(target=source.verify)
+    first.start()
+    issuer.wait_for_token_requests(1)
+    threading.Timer(0.2, issuer.release).start()
+    run(source.averify)
+    first.join(LONG)
+    assert issuer.token_requests == 2
+
+
 def test_an_async_with_closes_it(source: TokenSource, run: Run) -> None:
     async def main() -> None:
         async with source as same:

@@ -77,7 +77,8 @@ CHMOD = "Run chmod 600 '/etc/pos/it'\"'\"'s'"
         ("private", 0o604, US, ["F05", "everybody can read", CHMOD]),
         ("private", 0o604, 0, ["F05", "everybody can read", "Run chown 61000", "and chmod 600"]),
         ("private", 0o602, US, ["F06", "everybody can write to"]),
-        ("private", 0o601, US, ["F06", "everybody can execute"]),
+        ("private", 0o601, US, ["F06", "everybody can execute /etc/pos"]),
+        ("private", 0o610, US, ["F06", "the group gid 61003 can execute"]),
         ("mounted", 0o644, 0, []),
         ("mounted", 0o644, ANOTHER, []),
         ("mounted", 0o644, CREW, ["F03", "FileBackend(owners=…)"]),
@@ -104,6 +105,7 @@ def test_a_group_of_ours_may_read_what_is_roots(monkeypatch: pytest.MonkeyPatch)
 def test_root_is_not_told_to_take_a_service_its_file_away(who: Callable[[int], None]) -> None:
     who(0)
     assert "Read it as that group does (sudo -g gid 61003 …)" in told(file("private", 0o640, 0))
+    assert "(sudo -g gid 61003 …)" in told(file("strict", 0o640, 0))
     assert "sudo" not in told(file("private", 0o604, 0))
 
 
@@ -140,6 +142,12 @@ def test_an_acl_is_judged_entry_by_entry(
     assert bool(found) == bool(expected)
     if "the user" in expected:
         assert "Run setfacl -b" in found
+
+
+def test_the_files_own_group_is_one_like_another_in_an_acl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "posix_acl", lambda fd: acl((OF_GROUP, 4, 0)))
+    assert file("private", 0o660, 0, OUR_GROUP) is None
+    assert file("private", 0o660, 0, CREW).code == "F04"
 
 
 def test_an_acl_that_cannot_be_read_may_mean_anybody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,6 +86,23 @@ def test_nothing_outside_of_the_root_is_read(tmp_path: Path, folder: Path) -> No
             read(reference, root=tmp_path / "inside")
 
 
+def test_a_root_that_is_no_directory_holds_nothing(folder: Path) -> None:
+    with pytest.raises(SecretNotFound, match="is not a directory"):
+        read("file:client_secret", root=folder / "client_id")
+
+
+@pytest.mark.parametrize("seconds", [10**20, 10**12, -(10**20)])
+def test_a_time_out_of_range_is_none(seconds: int) -> None:
+    status: Any = SimpleNamespace(st_mtime_ns=seconds * 10**9)
+    assert walk._moment(status) is None
+
+
+@pytest.mark.parametrize("root", ["a\0b", "\ud800"])
+def test_a_root_that_nothing_can_be_called_is_a_configuration_error(root: str) -> None:
+    with pytest.raises(ConfigurationError, match="no file can have"):
+        read("file:pos.json", root=root)
+
+
 def test_what_grows_while_it_is_read_is_read_once_more_and_then_given_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +133,8 @@ def test_where_nothing_can_be_judged_only_unchecked_reads(folder: Path, monkeypa
     monkeypatch.setattr(walk, "CHECKABLE", False)
     with pytest.raises(AccessDenied, match=r"\[F16\].*cannot be told on this platform"):
         read(f"file://{folder}/client_id")
+    with pytest.raises(AccessDenied, match=r"\[F16\].*one file can be read, but no directory"):
+        read(f"file://{folder}/", access="unchecked")
 
 
 def test_there_too_nothing_outside_of_the_root_is_read(tmp_path: Path, folder: Path) -> None:
@@ -142,3 +162,80 @@ def test_there_too_only_a_file_with_a_text_is_read(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(walk, "_text", lambda fd, size: None)
     with pytest.raises(BackendUnavailable):
         unwalked(tmp_path / "text")
+
+
+# --- a directory with one file a field
+
+
+def put(folder: Path, name: str, text: str = SECRET, *, modified: float | None = None, mode: int = 0o600) -> None:
+    (folder / name).write_text(text)
+    (folder / name).chmod(mode)
+    if modified is not None:
+        os.utime(folder / name, (modified, modified))
+
+
+def texts(document: Document) -> dict[str, str]:
+    """Those that were read; of others only the name is known."""
+    return {name: value.reveal() for name, value in document.fields.items() if isinstance(value, Secret)}
+
+
+def test_of_a_directory_what_says_for_whom_it_is_and_further_candidates_are_read_too(folder: Path) -> None:
+    names = ["issuer", "token_url", "environment", "client_secret_pending", "client_secret_previous", "other"]
+    for name in names:
+        put(folder, name, name)
+    found = read(f"file://{folder}/")
+    assert texts(found) == {"client_id": SECRET, "client_secret": SECRET} | {name: name for name in names[:-1]}
+    assert "other" in found.fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "file"), [("/key", "key"), ("id=/client_id,secret=/a~0b", "a~b"), ("id=client_id,secret=key", "key")]
+)
+def test_a_field_of_a_directory_may_be_written_as_a_pointer(folder: Path, fields: str, file: str) -> None:
+    put(folder, file, "found")
+    assert texts(read(f"file://{folder}/#{fields}"))[file] == "found"
+
+
+def test_a_pointer_into_a_field_names_no_file(folder: Path) -> None:
+    (folder / "a").mkdir(mode=0o700)
+    put(folder / "a", "b")
+    assert "b" not in texts(read(f"file://{folder}/#/a/b"))
+
+
+def test_a_directory_is_as_new_as_the_newest_of_its_fields(folder: Path) -> None:
+    put(folder, "client_id", modified=1_000_000_000)
+    put(folder, "client_secret", modified=1_100_000_000)
+    created = read(f"file://{folder}/").created
+    assert created is not None
+    assert created.timestamp() == 1_100_000_000
+
+
+# --- levels
+
+
+def test_the_strictest_level_is_told_with_what_keeps_it_from_the_next(folder: Path) -> None:
+    put(folder, "client_secret", mode=0o644)
+    met = FileBackend().strictest_level(SecretReference.parse(f"file://{folder}/client_secret"))
+    assert met.level == "mounted"
+    assert met.reason is not None
+    assert "is refused at level private" in met.reason
+    put(folder, "client_secret", mode=0o666)
+    for path in ("client_secret", ""):
+        met = FileBackend().strictest_level(SecretReference.parse(f"file://{folder}/{path}"))
+        assert met.level is None
+        assert "is refused at level mounted" in str(met.reason)
+
+
+def test_a_level_that_there_is_not_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="names an unknown level"):
+        read(f"file://{folder}/client_id?access=lax")
+
+
+def test_only_unchecked_is_warned_of_and_once_a_reference(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backend, loud = FileBackend(), FileBackend(access="unchecked")
+    for _ in range(2):
+        for each in (backend, loud):
+            each.read(SecretReference.parse(f"file://{folder}/client_id"), fresh=True, timeout=5)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "is read at level unchecked" in caplog.text
+    assert {"format", "access"} == FileBackend.options

@@ -374,11 +374,8 @@ def test_what_an_issuer_says_does_not_steer_a_terminal(issuer: FakeIssuer, kept:
     scope = f"{STEERING}\nok      life  \ud800 orders.read"
     with issuer.failing(Fault(answer={"scope": scope})):
         ran = called("check", "--credentials", kept, "--issuer", issuer.url)
-        walked = check(kept, "--issuer", issuer.url)
-    assert ran.code == 0
+    assert ran.code == 4, "it is refused"
     assert all(character.isprintable() for character in ran.out.replace("\n", ""))
-    assert len(ran.out.splitlines()) == len(NAMES)
-    assert "orders.read" in walked.steps["scope"].found
 
 
 def test_what_a_file_holds_does_not_steer_a_terminal(issuer: FakeIssuer, tmp_path: Path) -> None:
@@ -390,18 +387,16 @@ def test_what_a_file_holds_does_not_steer_a_terminal(issuer: FakeIssuer, tmp_pat
         assert CANARY not in ran.out
 
 
-def test_at_a_terminal_the_steps_are_coloured_and_still_nothing_steers_it(issuer: FakeIssuer, kept: str) -> None:
+def test_at_a_terminal_the_steps_are_coloured_and_what_an_issuer_says_is_no_markup(issuer: FakeIssuer, kept: str) -> None:
     pytest.importorskip("rich")
     with (
-        issuer.failing(Fault(answer={"scope": f"{STEERING} :lock: [red]"})),
+        issuer.failing(Fault(answer={"scope": ":lock: [red]"})),
         Terminal("check", "--credentials", kept, "--issuer", issuer.url) as terminal,
     ):
         ran = terminal.end()
     assert ran.code == 0
     assert "\x1b[32mok " in ran.out
-    assert "\x1b]0;" not in ran.out
-    assert "\u202e" not in ran.out
-    assert ":lock: [red]" in ran.out
+    assert ":lock: [red]" in ran.out, "as it is, although rich has a meaning for it"
 
 
 def test_at_a_terminal_without_rich_the_steps_are_plain(issuer: FakeIssuer, kept: str) -> None:
