@@ -387,7 +387,7 @@ def test_what_a_file_holds_does_not_steer_a_terminal(issuer: FakeIssuer, tmp_pat
         assert CANARY not in ran.out
 
 
-def test_at_a_terminal_the_steps_are_coloured_and_what_an_issuer_says_is_no_markup(issuer: FakeIssuer, kept: str) -> None:
+def test_at_a_terminal_the_steps_are_coloured_and_what_an_issuer_says_is_plain(issuer: FakeIssuer, kept: str) -> None:
     pytest.importorskip("rich")
     with (
         issuer.failing(Fault(answer={"scope": ":lock: [red]"})),
