@@ -25,7 +25,7 @@ from .exchange import Answer, request_id_in
 from .identity import Identity
 from .token import Token
 
-__all__ = ["Answer", "Granted", "Refusal", "read_answer"]
+__all__ = ["Answer", "Granted", "Refusal", "read_answer", "retry_after_of"]
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 # Codes of RFC 6749 and 8707, and GitHub's. What else an issuer calls an error may be anything, a secret that it

@@ -78,24 +78,25 @@ class SecretSourceError(Exception):
         return twin
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-def forgetting(function: Callable[P, T]) -> Callable[P, T]:
+def forgetting(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """For what a secret may be pasted into: what it raises leaves from a frame without its arguments.
 
     A traceback with local variables would show them.
     """
 
     @functools.wraps(function)
-    def called(*given: P.args, **named: P.kwargs) -> T:
+    def called(*given: _P.args, **named: _P.kwargs) -> _T:
         try:
             return function(*given, **named)
         except SecretSourceError as error:
             failure = error.again()
-        del given
-        named.clear()
+        finally:  # also for a TypeError, which names the argument that it does not take
+            del given
+            named.clear()
         raise failure
 
     return called

@@ -95,14 +95,14 @@ class Fetcher:
         flight.phase = f"reading {self._credentials.name}"
         mark = ticket()
         if fresh:
-            reading = self._credentials.reading_after(mark, flight.deadline, free=True)
+            reading = self._credentials.reading_after(mark, flight.deadline, flight.events, free=True, whole=True)
             failure = self._credentials.failure
             if failure is not None:
                 raise failure  # what is kept would prove nothing of what is in the store
         else:
-            reading = self._credentials.reading(flight.deadline)
+            reading = self._credentials.reading(flight.deadline, flight.events)
         if self._circuit.open_for(reading.values) and self._may_look_again(reading):
-            reading = self._credentials.reading_after(mark, flight.deadline, free=True)
+            reading = self._credentials.reading_after(mark, flight.deadline, flight.events, free=True)
         if not self._circuit.open_for(reading.values):
             self._close_circuit(flight)  # other values than those that were rejected
             return Admitted(reading, None)
@@ -192,6 +192,8 @@ class _Round:
         """What the recovery under way for these credentials finds; it is begun here if there is none."""
 
         def body(flight: Flight[_Recovered]) -> _Recovered:
+            flight.events[:] = self._flight.events  # what happened before is told before
+            self._flight.events.clear()
             carried_on = _Round(self._fetcher, self._identity, flight, self._metadata, self._patient)
             carried_on._requests = self._requests
             return carried_on._recover(reading, first, refusal, mark)
@@ -250,7 +252,10 @@ class _Round:
         elif known is not None and known.values != before.values:
             return self._usable(known)  # what the store has given another request meanwhile
         flight.phase = f"reading {self._fetcher._credentials.name} after a rejection"
-        return self._usable(self._fetcher._credentials.reading_after(mark, flight.deadline))
+        # Time for another candidate, if there is one that was not asked yet.
+        whole = bool(wait) or len(self._fetcher._candidates.of(before)) == 1
+        credentials = self._fetcher._credentials
+        return self._usable(credentials.reading_after(mark, flight.deadline, flight.events, whole=whole))
 
     def _usable(self, reading: Reading) -> Reading:
         self._check_circuit(reading)

@@ -244,7 +244,8 @@ class Flights(Generic[T]):
         flight = self._by_key.get().get(key)
         if flight is not None and (flight.deadline.over() or sys.is_finalizing()):
             # Where uWSGI has no threads, ours stand still between two requests, and land if they are let go on.
-            flight.wait_seconds(_MOMENT)
+            if not event_loop_running():
+                flight.wait_seconds(_MOMENT)
             self._give_up(key, flight)
             flights = self._by_key.get()
             if flights.get(key) is flight:  # who claimed it has been interrupted just there

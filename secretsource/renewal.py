@@ -84,7 +84,7 @@ class Renewal(NamedTuple):
         if backs_off and not under_way:
             assert kept.next_try is not None
             return Use.HAND_OUT, 0.0 if in_leeway else min(kept.next_try - now.monotonic, kept.until_age - age)
-        if in_leeway and kept.delay is None:
+        if in_leeway and kept.delay is None:  # once a renewal has failed, nobody waits for the next one
             return Use.WAIT, 0.0
         return Use.HAND_OUT if under_way else Use.HAND_OUT_AND_RENEW, 0.0
 

@@ -73,9 +73,10 @@ class _Lease(NamedTuple):
 
 
 class _Trouble(NamedTuple):
-    """Why the last read failed, until when it is not repeated, and since when reads fail and access is denied."""
+    """Why the last read failed, when that was, until when it is not repeated, since when reads fail and are denied."""
 
     error: SecretSourceError
+    noted: float
     until: float
     since: float
     denied_since: float | None
@@ -191,15 +192,29 @@ class CredentialsSource:
 
     def current(self) -> ClientCredentials:
         """The credentials, from the last read if that is not due. Raises BackendError, ConfigurationError."""
-        return self.reading(self._deadline()).credentials
+        events: list[Event] = []
+        try:
+            return self.reading(self._deadline(), events).credentials
+        finally:
+            self._emitter.emit(events)
 
     async def acurrent(self) -> ClientCredentials:
         """The same for a task of asyncio or trio."""
         kept = self._not_due()
-        if kept is None:
-            body, deadline = self._body(fresh=False), self._deadline()
-            kept = await self._flights.run_async("read", body, deadline, after=self._reloaded)
-        return kept.credentials
+        if kept is not None:
+            return kept.credentials
+        body, deadline = self._body(fresh=False), self._deadline()
+        waits = self._waits(deadline)
+        try:
+            reading = await self._flights.run_async("read", body, waits, lasting=deadline, after=self._reloaded)
+            return reading.credentials
+        except DeadlineExceeded as error:
+            failure = error.again()
+        events: list[Event] = []
+        try:
+            return self._left_behind(failure, waits, events).credentials
+        finally:
+            self._emitter.emit(events)
 
     def reload(self) -> None:
         """Have the store read anew, past every cache; returns at once. For signals and watchers."""
@@ -210,30 +225,25 @@ class CredentialsSource:
         with suppress(DeadlineExceeded):  # four reads hang: the next call says so
             self._flights.join("read", self._body(fresh=True), self._deadline())
 
-    def reading(self, deadline: Deadline) -> Reading:
-        """The last good read if it is not due, else a new one."""
+    def reading(self, deadline: Deadline, events: list[Event]) -> Reading:
+        """The last good read if it is not due, else a new one. What happens meanwhile is added to `events`."""
         kept = self._not_due()
         if kept is not None:
             return kept
-        # A store that hangs must leave time to get a token with what is kept, also one that heeds no time-out.
-        half = deadline.left() / 2
-        waits = deadline if self._kept is None else Deadline(half, self._clock)
-        failure: SecretSourceError
+        body, waits = self._body(fresh=False), self._waits(deadline)
         try:
-            body = self._body(fresh=False, shared=True)
             return self._flights.run("read", body, waits, lasting=deadline, after=self._reloaded)
         except DeadlineExceeded as error:
             failure = error.again()
-        if self._kept is None:
-            raise failure
-        events: list[Event] = []
-        try:
-            return self._after_failure(failure, half, events)
-        finally:
-            self._emitter.emit(events)
+        return self._left_behind(failure, waits, events)
 
-    def reading_after(self, mark: int, deadline: Deadline, *, free: bool = False) -> Reading:
-        """A read that began after `mark` was drawn; the last good one where no further read is allowed by now."""
+    def reading_after(
+        self, mark: int, deadline: Deadline, events: list[Event], *, free: bool = False, whole: bool = False
+    ) -> Reading:
+        """A read that began after `mark` was drawn; the last good one where no further read is allowed by now.
+
+        `whole`: there is nothing else to be done in the time.
+        """
         kept = self._kept
         if kept is not None and kept.ticket > mark and (kept.fresh or self.cheap):
             return kept
@@ -241,15 +251,37 @@ class CredentialsSource:
             free = False  # other values are no news: each read brings some, and costs the store a lease
         if kept is not None and not (free or self.cheap or self._budget.take()):
             return kept
+        waits = deadline if whole else self._waits(deadline)
+        try:
+            reading = self._fresh(mark, deadline, waits, whole)
+        except DeadlineExceeded as error:
+            failure = error.again()
+        else:
+            if kept is not None and reading.values != kept.values and not (free or self.cheap or kept.leased):
+                self._budget.give_back()
+            return reading
+        if whole:
+            raise failure
+        return self._left_behind(failure, waits, events)
+
+    def _fresh(self, mark: int, deadline: Deadline, waits: Deadline, whole: bool) -> Reading:
+        body = self._body(fresh=True, whole=whole)
         while True:
             known = self._kept
-            reading = self._flights.run("read", self._body(fresh=True), deadline, after=mark)
+            reading = self._flights.run("read", body, waits, lasting=deadline, after=mark)
             # Once more after a read that was under way and is not a fresh one; not if the store gave nothing new.
             if reading.fresh or self.cheap or reading is known:
-                break
-        if kept is not None and reading.values != kept.values and not (free or self.cheap or kept.leased):
-            self._budget.give_back()
-        return reading
+                return reading
+
+    def _waits(self, deadline: Deadline) -> Deadline:
+        """A store that hangs must leave time to get a token with what is kept, also one that heeds no time-out."""
+        return deadline if self._kept is None else Deadline(deadline.left() / 2, self._clock)
+
+    def _left_behind(self, failure: DeadlineExceeded, waited: Deadline, events: list[Event]) -> Reading:
+        """The last good read, while the one that was waited for goes on."""
+        if self._kept is None:
+            raise failure
+        return self._after_failure(failure, waited.seconds, events)
 
     def _deadline(self) -> Deadline:
         return Deadline(self._timeout, self._clock)
@@ -264,20 +296,20 @@ class CredentialsSource:
             return kept
         return None
 
-    def _body(self, *, fresh: bool, shared: bool = False) -> Callable[[Flight[Reading]], Reading]:
-        return lambda flight: self._read(flight, fresh, shared)
+    def _body(self, *, fresh: bool, whole: bool = False) -> Callable[[Flight[Reading]], Reading]:
+        return lambda flight: self._read(flight, fresh, whole)
 
-    def _read(self, flight: Flight[Reading], fresh: bool, shared: bool) -> Reading:
-        """`shared`: something else is to be done in the same time."""
+    def _read(self, flight: Flight[Reading], fresh: bool, whole: bool) -> Reading:
         flight.phase = f"reading {self.name}"
         began = self._clock.monotonic()
         fresh = fresh or (self._kept is not None and self._kept.ticket <= self._reloaded)
-        left = flight.deadline.left()
-        meaning, lease, failure = self._outcome(fresh, left / 3 if shared and self._kept is not None else left)
+        # Less than its callers wait: a store that heeds the time-out can say what is wrong.
+        share = 1.0 if whole or self._kept is None else 1 / 3
+        meaning, lease, failure = self._outcome(fresh, flight.deadline.left() * share)
         if meaning is None:
             assert failure is not None
-            if flight.done():  # it was given up; what has happened since then counts
-                raise failure
+            if self._kept is not None and self._trouble is not None and self._trouble.noted > began:
+                return self._kept  # its callers have gone on meanwhile, and said so
             return self._after_failure(failure, self._clock.monotonic() - began, flight.events)
         if self._accept is not None:
             self._accept(meaning.binding)  # what it refuses does not take the place of what was good
@@ -365,7 +397,7 @@ class CredentialsSource:
         since = now if self._trouble is None else self._trouble.since
         # Each call waits for a store that hangs; without anything to serve meanwhile there is no use in not asking it.
         pause = _ASK_AGAIN_AFTER if kept is None else min(max(_ASK_AGAIN_AFTER, 3 * took), _LONGEST_PAUSE)
-        self._trouble = _Trouble(failure, now + pause, since, denied_since)
+        self._trouble = _Trouble(failure, now, now + pause, since, denied_since)
         if kept is None:
             raise failure.again()
         ends = since + self._max_stale if denied_since is None else denied_since + self._denied_grace

@@ -170,7 +170,7 @@ class Recovery:
                 if candidate.value in rejected:
                     continue
                 if self._spent() >= REQUESTS_PER_ROUND:
-                    # In a further pass each of them has been rejected before.
+                    # In a further pass each was rejected before, but for one that this read has brought: six are six.
                     yield GiveUp("rejected" if passes else "unavailable")
                 self._doubtful = (yield Ask(candidate)) == "doubtful"
                 rejected.add(candidate.value)

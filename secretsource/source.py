@@ -26,7 +26,14 @@ from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant, checked_seconds
 from .credentials import ClientCredentials
 from .discovery import Target
 from .endpoint import IssuerProfile
-from .errors import ConfigurationError, CredentialsRejected, SecretSourceError, TokenError, forgetting
+from .errors import (
+    ConfigurationError,
+    CredentialsRejected,
+    DeadlineExceeded,
+    SecretSourceError,
+    TokenError,
+    forgetting,
+)
 from .events import (
     LOGGER,
     Emitter,
@@ -103,7 +110,7 @@ class _Call:
     serves others, too.
     """
 
-    __slots__ = ("after", "deadline", "identity", "key", "lasting", "source")
+    __slots__ = ("after", "deadline", "identity", "key", "lasting", "outdated", "source")
 
     def __init__(
         self, source: TokenSource, identity: Identity, key: bytes, deadline: Deadline, lasting: Deadline, after: int
@@ -114,6 +121,7 @@ class _Call:
         self.deadline = deadline
         self.lasting = lasting
         self.after = after
+        self.outdated = False
 
     def __call__(self, flight: Flight[Token]) -> Token:
         return self.source._fetched(self, flight)
@@ -263,7 +271,7 @@ class TokenSource:
         self._last_error: str | None = None
         self._closed = False
         self._warned_of_loop = False
-        self._client_id: str | None = None
+        self._client: tuple[str, int] | None = None  # its ID, and the ticket of the reading that named it
         self._default: Kept | None = None
         self._others: PerProcess[_TokenCache] = PerProcess(lambda: _TokenCache(self._clock))
         # The window in which a hit does not look further, and its token; one that is shut ended before all time. The
@@ -329,13 +337,16 @@ class TokenSource:
         if token is not None:
             return token
         self._warn_of_event_loop("token")
-        failure: SecretSourceError
-        try:
-            waits = self._waits(call, kept)
-            return self._flights.run(call.key, call, waits, lasting=call.lasting, after=call.after)
-        except SecretSourceError as error:
-            failure = error.again()
-        return self._while_it_lives(call, kept, failure)
+        deadline = self._waits(call, kept)
+        while True:
+            try:
+                return self._flights.run(call.key, call, deadline, lasting=call.lasting, after=call.after)
+            except SecretSourceError as error:
+                failure = error.again()
+            token = self._while_it_lives(call, deadline, failure)
+            if token is not None:
+                return token
+            deadline = call.deadline
 
     async def atoken(self, **request: Unpack[TokenRequest]) -> Token:
         """The same token for a task of asyncio or trio, whose loop goes on while this waits."""
@@ -350,13 +361,16 @@ class TokenSource:
         token = self._without_waiting(call, kept)
         if token is not None:
             return token
-        failure: SecretSourceError
-        try:
-            waits = self._waits(call, kept)
-            return await self._flights.run_async(call.key, call, waits, lasting=call.lasting, after=call.after)
-        except SecretSourceError as error:
-            failure = error.again()
-        return self._while_it_lives(call, kept, failure)
+        deadline = self._waits(call, kept)
+        while True:
+            try:
+                return await self._flights.run_async(call.key, call, deadline, lasting=call.lasting, after=call.after)
+            except SecretSourceError as error:
+                failure = error.again()
+            token = self._while_it_lives(call, deadline, failure)
+            if token is not None:
+                return token
+            deadline = call.deadline
 
     def _call(self, request: TokenRequest) -> _Call:
         if self._closed:
@@ -436,10 +450,13 @@ class TokenSource:
         half = 0.0 if kept is None or call.after else kept.life_left(self._clock.now()) / 2
         return Deadline(half, self._clock) if 0 < half < call.deadline.left() else call.deadline
 
-    def _while_it_lives(self, call: _Call, kept: Kept | None, failure: SecretSourceError) -> Token:
-        """The kept token to its very end, if no new one is to be had; else the failure is raised."""
-        if kept is not None and not call.after and self._lookup(call.key) is kept and self._is_alive(kept):
+    def _while_it_lives(self, call: _Call, deadline: Deadline, failure: SecretSourceError) -> Token | None:
+        """A kept token to its very end, if no new one is to be had. None: there is time to wait on. Else it raises."""
+        kept = self._lookup(call.key)
+        if kept is not None and not call.after and self._is_alive(kept):
             return kept.token
+        if deadline is not call.deadline and isinstance(failure, DeadlineExceeded):
+            return None  # its half was over, and the token with it
         raise failure
 
     def _is_alive(self, kept: Kept) -> bool:
@@ -468,7 +485,7 @@ class TokenSource:
             admitted = self._fetcher.admit(flight, early=call.after > 0)
             if admitted is not None:
                 granted = self._fetcher.fetch(
-                    call.identity, flight, admitted, patient=not alive, notice=self._notice_client
+                    call.identity, flight, admitted, patient=not alive, notice=lambda read: self._notice(call, read)
                 )
                 return self._granted(call, granted, began, flight.events)
             asked, failure = False, self._fetcher.circuit.error()
@@ -512,7 +529,8 @@ class TokenSource:
 
     def _keep(self, call: _Call, kept: Kept) -> None:
         other = self._lookup(call.key)
-        if self._closed or (other is not None and other.token.obtained > kept.token.obtained):  # this one came late
+        late = other is not None and other.token.obtained > kept.token.obtained
+        if late or call.outdated or self._closed:
             return
         if not self._is_alive(kept):  # used once; an older one that still serves must not be renewed at every call
             if other is not None and self._is_alive(other):
@@ -553,12 +571,15 @@ class TokenSource:
             self._failed.clear()
         self._failed[call.key] = until, failure.again()
 
-    def _notice_client(self, reading: Reading) -> None:
-        """Drop all tokens when the document names another client."""
-        client_id = reading.credentials.client_id
-        if self._client_id is not None and self._client_id != client_id:
+    def _notice(self, call: _Call, reading: Reading) -> None:
+        """Drop all tokens when the document names another client. A call that comes late with the older keeps none."""
+        client = reading.credentials.client_id, reading.ticket
+        if self._client is not None and self._client[0] != client[0]:
+            call.outdated = client[1] < self._client[1]
+            if call.outdated:
+                return
             self._drop(lambda kept: True)
-        self._client_id = client_id
+        self._client = client
 
     def _drop(self, gone: Callable[[Kept], bool]) -> bool:
         default = self._default

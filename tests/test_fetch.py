@@ -912,6 +912,18 @@ def test_a_rejection_while_the_store_is_down_ends_in_the_rejection(
     assert len(store.reads) <= 4
 
 
+def test_a_recovery_whose_read_hangs_leaves_time_for_the_pending_secret(issuer: FakeIssuer) -> None:
+    store = Store()
+    store.put(B, pending=A)
+    source = TokenSource("memory:pos", stores=store.stores, token_url=issuer.token_url, timeout=2)
+    issuer.add_client(CLIENT, B)
+    source.token()
+    issuer.set_secret(CLIENT, A)
+    store.ttl = 300.0
+    with store.held():
+        assert issuer.accepts(source.token(scope="a").access_token)
+
+
 def test_a_recovery_whose_read_hangs_ends_at_the_deadline(issuer: FakeIssuer) -> None:
     store = Store(ttl=300)
     store.put(B)
@@ -1223,7 +1235,7 @@ def test_the_circuit_is_said_to_be_closed_when_other_values_come_and_only_if_it_
         return [name for name in program.events.names() if name.startswith("Circuit")]
 
     eventually(lambda: len(told()) >= 3)
-    assert sorted(told()) == ["CircuitClosed", "CircuitOpened", "CircuitOpened"]
+    assert told() == ["CircuitOpened", "CircuitClosed", "CircuitOpened"]
 
 
 def test_each_verification_reads_the_store_however_dear_it_is(issuer: FakeIssuer, clock: Clock) -> None:

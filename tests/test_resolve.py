@@ -360,9 +360,25 @@ def test_a_store_that_hangs_is_given_a_third_of_the_time_once_there_is_something
     store = Store()
     source = source_of(store)
     for _ in range(2):
-        source.reading(Deadline(9.0, clock))
-    source.reading_after(ticket(), Deadline(9.0, clock))
-    assert store.timeouts == [9.0, 3.0, 9.0], "where the secret is known to be wrong there is nothing to fall back to"
+        source.reading(Deadline(9.0, clock), [])
+    source.reading_after(ticket(), Deadline(9.0, clock), [])
+    source.reading_after(ticket(), Deadline(9.0, clock), [], whole=True)
+    assert store.timeouts == [9.0, 3.0, 3.0, 9.0], "all of it where nothing else is to be done in that time"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["current", "acurrent"])
+def test_a_store_that_hangs_and_heeds_no_time_out_is_left_behind_and_that_is_said_once(
+    events: Events, asynchronous: bool
+) -> None:
+    store = Store()
+    source = CredentialsSource("memory://pos", stores=store.stores, timeout=0.4, on_event=events)
+    source.current()
+    store.failure = BackendUnavailable("it hung, and then it failed")
+    with store.held():
+        credentials = asyncio.run(source.acurrent()) if asynchronous else source.current()
+        assert credentials.client_secret.reveal() == A
+    eventually(lambda: source.orphans == 0 and len(store.reads) == 2)
+    assert len(events.of(CredentialsStale)) == 1
 
 
 def test_a_store_that_hangs_is_not_waited_for_at_each_call(source_of: Make, clock: TickingClock) -> None:
@@ -378,7 +394,7 @@ def test_a_store_that_hangs_is_not_waited_for_at_each_call(source_of: Make, cloc
     store.read = hang  # type: ignore[method-assign]
     store.failure = BackendUnavailable("it hangs")
     for _ in range(8):
-        source.reading(Deadline(9.0, clock))
+        source.reading(Deadline(9.0, clock), [])
         clock.tick(1.0)
     assert len(store.reads) == 2, "the good one, and one that hung for 3 s: not again for 9 s"
 
@@ -630,7 +646,7 @@ def test_a_lease_that_is_no_number_is_refused_and_the_last_good_credentials_serv
 
 
 def reading_after(source: CredentialsSource, mark: int, clock: TickingClock) -> str:
-    return source.reading_after(mark, Deadline(10, clock)).credentials.client_secret.reveal()
+    return source.reading_after(mark, Deadline(10, clock), []).credentials.client_secret.reveal()
 
 
 def test_a_forced_read_passes_the_caches(source_of: Make, clock: TickingClock) -> None:

@@ -101,7 +101,7 @@ class Access:
         if self.level == "strict":
             return Violation("F09", seen, "Name the file that it leads to")
         owner = user_name(status.st_uid)
-        return Violation("F09", f"{seen} of {owner}", f"Run chown -h {user_name(os.geteuid())} {_quoted(path)}")
+        return Violation("F09", f"{seen} of {owner}", f"Run chown -h {_us()} {_quoted(path)}")
 
     def directory(self, path: str, fd: int, status: os.stat_result, *, sticky: bool = True) -> Violation | None:
         """Whether a directory may stand on the way: nobody else may exchange what is in it."""

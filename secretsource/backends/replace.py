@@ -118,10 +118,9 @@ def _check_folder(walk: Walk, folder: Chain) -> None:
 
 
 def _made_alike(walk: Walk, fd: int, old: Opened | None) -> None:
+    # A directory's default one: the group bits of a mode would let those in whom it names.
     if sys.platform == "linux" and posix_acl(fd) is not None:
-        os.removexattr(
-            fd, POSIX_ACL
-        )  # a directory's default one: the group bits of a mode would let those in whom it names
+        os.removexattr(fd, POSIX_ACL)
     if old is None:
         os.fchmod(fd, 0o600)
         return

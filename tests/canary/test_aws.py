@@ -234,6 +234,7 @@ def test_an_aws_that_is_down_or_slow(watch: Watch, session: Any, keys: tuple[str
 
 PASTED: dict[str, Callable[[str], object]] = {
     "a session": lambda s: AwsBackend(session=s),
+    "a key": lambda s: AwsBackend(aws_secret_access_key=s),  # type: ignore[call-arg]
     "a role": lambda s: AwsBackend(role_arn=s),
     "a region": lambda s: AwsBackend(region=s),
     "an endpoint with a password": lambda s: AwsBackend(endpoint_url=f"https://user:{s}@aws.example.com"),

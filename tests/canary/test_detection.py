@@ -268,7 +268,7 @@ def test_a_leak_is_found_in_each_place(
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_leak_is_found_in_each_encoding(watching: Watching, encoding: str) -> None:
     with pytest.raises(Leaked), watching() as watch:
-        logging.getLogger("planted").debug(ENCODINGS[encoding](watch.canary("planted", SPECIAL)))
+        watch.look([ENCODINGS[encoding](watch.canary("planted", SPECIAL))])
 
 
 def test_a_leak_is_told_by_its_name_and_never_by_its_value(watching: Watching) -> None:

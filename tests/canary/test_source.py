@@ -17,7 +17,7 @@ import pytest
 import trio
 import trustme
 
-from secretsource import ClientCredentials, TokenSource
+from secretsource import ClientCredentials, CredentialsSource, TokenSource
 from secretsource.errors import (
     ConfigurationError,
     CredentialsRejected,
@@ -450,6 +450,9 @@ ARGUMENTS: dict[str, Callable[[str], object]] = {
     "proxy= with a password": lambda s: TokenSource("env:POS", issuer="https://a.example", proxy=f"socks://u:{s}@h"),
     "token(secret=)": lambda s: TokenSource("env:POS", issuer="https://pos.example.com").token(secret=s),  # type: ignore[call-arg]
     "issuer= with a password": lambda s: TokenSource("env:POS", issuer=f"https://u:{s}@pos.example.com"),
+    "by position": lambda s: TokenSource("env:POS", "pos", s),  # type: ignore[call-arg]
+    "a source of credentials": lambda s: CredentialsSource("env:POS", client_secret=s),  # type: ignore[call-arg]
+    "a source of credentials, by position": lambda s: CredentialsSource("env:POS", s),  # type: ignore[call-arg, arg-type]
     "token_url= with a password": lambda s: TokenSource("env:POS", token_url=f"https://u:{s}@pos.example.com/t"),
 }
 

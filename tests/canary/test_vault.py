@@ -257,6 +257,7 @@ PASTED: dict[str, Callable[[str], object]] = {
     "a password in the address": lambda s: VaultBackend(f"https://user:{s}@vault.example.com", auth=ViaAgent()),
     "a proxy that is none": lambda s: VaultBackend("https://vault.example.com", auth=ViaAgent(), proxy=s),
     "a proxy beside what is wrong": lambda s: VaultBackend("vault", auth=ViaAgent(), proxy=f"http://u:{s}@h:1"),
+    "a token by name": lambda s: VaultBackend("https://vault.example.com", token=s),  # type: ignore[call-arg]
     "a token as a login": lambda s: VaultBackend("https://vault.example.com", auth=s),  # type: ignore[arg-type]
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -59,6 +60,8 @@ def process_of(server: OpenBao) -> int:
     """The server itself, below the shell that ends it."""
     shell = server._process
     assert shell is not None
+    if shutil.which("ps") is None:
+        pytest.skip("needs ps, to find the server")
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     (found,) = [int(pid) for pid, parent, name in rows if parent == str(shell.pid) and Path(name).name == "bao"]

@@ -96,12 +96,13 @@ def test_the_pause_before_another_attempt_stops_no_greenlet(issuer: FakeIssuer, 
         issuer,
         f"{'' if early else PATCH}{GREENLETS}"
         + """
+began = len(beats)
 assert source.token() is source.token()
-print(longest_gap())
+print(len(beats) - began)
 """,
         before=PATCH if early else "",
     )
-    assert float(printed) < 0.6, "the longer pause is 0.64 s at least"
+    assert int(printed) >= 10, "greenlets ran on during the pauses"
     assert issuer.token_requests == 3
 
 

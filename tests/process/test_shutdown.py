@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 
@@ -99,8 +98,7 @@ def test_an_object_that_is_taken_down_with_the_interpreter_has_the_kept_token_or
 def test_an_interpreter_inside_another_has_sources_of_its_own(issuer: FakeIssuer) -> None:
     """As in mod_wsgi. One whose lock is its own cannot load OpenSSL in each version of Python, so that is not tried."""
     name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
-    if not hasattr(importlib.import_module(name), "create"):
-        pytest.skip("this Python has no interpreters inside one")
+    pytest.importorskip(name, reason="this Python has no interpreters inside one")
     printed = script(
         issuer,
         f"""

@@ -1,0 +1,1 @@
+"""Mutation testing, by hand: `.venv/bin/python -m tests.mutation --help`."""
