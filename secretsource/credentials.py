@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from .errors import ConfigurationError, MalformedSecret, SecretSourceError
+from .errors import ConfigurationError, MalformedSecret, SecretSourceError, forgetting
 from .reference import Fields, SecretReference
 from .secret import Masked, Secret
 
@@ -48,6 +48,7 @@ class Document(Masked):
     pending: Document | None
     previous: Document | None
 
+    @forgetting
     def __init__(
         self,
         fields: Mapping[str, Any] | Secret | str,
@@ -113,6 +114,7 @@ class ClientCredentials:
     pending: ClientCredentials | None
     previous: ClientCredentials | None
 
+    @forgetting
     def __init__(
         self,
         client_id: str,

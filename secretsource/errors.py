@@ -83,7 +83,7 @@ _T = TypeVar("_T")
 
 
 def forgetting(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """For what a secret may be pasted into: what it raises leaves from a frame without its arguments.
+    """For what a secret may be given to: what it raises about that leaves from a frame without its arguments.
 
     A traceback with local variables would show them.
     """
@@ -93,10 +93,11 @@ def forgetting(function: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return function(*given, **named)
         except SecretSourceError as error:
-            failure = error.again()
-        finally:  # also for a TypeError, which names the argument that it does not take
-            del given
-            named.clear()
+            failure: Exception = error.again()
+        except TypeError as error:
+            failure = TypeError(*error.args)
+        del given
+        named.clear()
         raise failure
 
     return called

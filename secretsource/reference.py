@@ -21,6 +21,7 @@ __all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "unknown_store"]
 
 BUILT_IN_STORES = ("aws", "bao", "env", "file", "systemd", "vault")
 
+_USER_AND_PASSWORD = re.compile(r"(?!arn:)[^/:@]*:[^/@]*@")
 _STORE = re.compile(r"[a-z][a-z0-9-]+")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -99,6 +100,8 @@ class SecretReference:
     def __str__(self) -> str:
         plain = _PLAIN_IN_PATH + "/" if self.store == "aws" else _PLAIN_IN_PATH
         path = self._joined(tuple(quote(part, safe=plain) for part in self.segments))
+        if _USER_AND_PASSWORD.match(path):
+            path = path.replace("@", "%40")
         slashes = "//" if path and (self.store != "file" or self.absolute) else ""
         options = "&".join(f"{name}={quote(value, safe=_PLAIN_IN_OPTION)}" for name, value in self.options)
         return (
@@ -137,6 +140,12 @@ def _parse(text: str) -> SecretReference:
     rest, has_fields, fragment = rest.partition("#")
     rest, has_options, query = rest.partition("?")
     slashes = rest.startswith("//")
+    if slashes and _USER_AND_PASSWORD.match(rest[2:]):
+        raise _wrong(
+            store,
+            "what stands before an '@' looks like a user name and a password",
+            "A store is logged in to by its own configuration; write '@' itself as %40",
+        )
     absolute, segments, directory = _path(store, rest[2:] if slashes else rest, slashes)
     options = _options(store, query) if has_options else ()
     fields = _fields(store, fragment) if has_fields else None

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any, NoReturn, Self
 
+from .errors import forgetting
+
 __all__ = ["Secret", "Masked", "Fingerprints"]
 
 
@@ -60,6 +62,7 @@ class Secret(Masked):
     _mask = "⋯ use .reveal()"
     _reveal: Callable[[], str]
 
+    @forgetting
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(f"a Secret is made from a str, not from {type(text).__name__}")

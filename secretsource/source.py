@@ -593,6 +593,7 @@ class TokenSource:
 
     # --- what else can be asked of it ---
 
+    @forgetting
     def invalidate(self, token: Token | str) -> None:
         """An API refused this token: drop it, if it is still kept. The next call fetches another."""
         text = Secret(token.access_token if isinstance(token, Token) else token)

@@ -53,7 +53,7 @@ def test_its_two_commands_stand_near_the_top_as_agreed() -> None:
     lines = README.splitlines()
     start = "python3 -m venv .venv && .venv/bin/pip install -q "
     demo = lines.index(start + "'.[cli]' && .venv/bin/secretsource demo")
-    tests = lines.index(start + "-e '.[test]' && .venv/bin/pytest")
+    tests = lines.index(start + "-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile")
     assert demo < tests < 45
 
 

@@ -383,3 +383,15 @@ def test_what_looks_like_an_unknown_store_is_not_repeated_either(secret: str) ->
 
 def test_a_very_long_text_is_refused_at_once() -> None:
     assert "300001 characters" in str(refused("X" * 300_000 + ":"))
+
+
+@pytest.mark.parametrize("text", ["vault://user:hunter2@kv/pos", "shop://user:@a", "aws://AKIA:hunter2@prod"])
+def test_a_user_name_and_a_password_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="looks like a user name and a password") as caught:
+        parse(text)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_only_resembles_them_is_taken() -> None:
+    for text in ("vault://kv/user:a@b", "vault://a:b%40c/d", "aws://arn:aws:secretsmanager:eu-west-1:1:secret:a@b"):
+        assert parse(str(parse(text))) == parse(text)

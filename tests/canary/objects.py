@@ -153,12 +153,13 @@ def _names_held(one: object) -> Iterator[str]:
 
 
 def _frames_of(error: BaseException) -> Iterator[tuple[str, Any]]:
-    trace = error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        for name, value in dict(frame.f_locals).items():
-            yield f", local {name} of {frame.f_code.co_qualname}", value
-        trace = trace.tb_next
+    kept = [one for one in vars(error).values() if isinstance(one, (FrameType, TracebackType))]
+    for trace in (error.__traceback__, *kept):
+        while trace is not None:
+            frame = trace if isinstance(trace, FrameType) else trace.tb_frame
+            for name, value in dict(frame.f_locals).items():
+                yield f", local {name} of {frame.f_code.co_qualname}", value
+            trace = None if isinstance(trace, FrameType) else trace.tb_next
 
 
 def _listed(items: Callable[[], Iterable[Any]]) -> list[Any]:

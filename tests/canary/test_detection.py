@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -332,6 +333,15 @@ def test_each_form_of_an_object_is_searched(form: str, canaries: Canaries, monke
     monkeypatch.setattr(objects, "FORMS", {form: FORMS[form]})
     shown = list(shown_by(LEAKS[form](SECRET), "it"))
     assert [where for where, text in shown if f"as {form}" in where and canaries.found_in(text)]
+
+
+def test_a_frame_that_an_exception_keeps_is_searched(canaries: Canaries) -> None:
+    def frame(secret: str) -> FrameType:
+        return sys._getframe()
+
+    error = ValueError()
+    error.kept = frame(SECRET)  # type: ignore[attr-defined]
+    assert [where for where, text in shown_by(error, "it") if canaries.found_in(text)]
 
 
 @pytest.mark.parametrize("method", ["__repr__", "__str__"])

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trustme
 
-from secretsource import ClientCredentials, CredentialsSource, TokenSource
+from secretsource import ClientCredentials, CredentialsSource, Document, Secret, TokenSource
 from secretsource.errors import (
     ConfigurationError,
     CredentialsRejected,
@@ -450,6 +450,12 @@ ARGUMENTS: dict[str, Callable[[str], object]] = {
     "proxy= with a password": lambda s: TokenSource("env:POS", issuer="https://a.example", proxy=f"socks://u:{s}@h"),
     "token(secret=)": lambda s: TokenSource("env:POS", issuer="https://pos.example.com").token(secret=s),  # type: ignore[call-arg]
     "issuer= with a password": lambda s: TokenSource("env:POS", issuer=f"https://u:{s}@pos.example.com"),
+    "no client ID": lambda s: ClientCredentials("", s),
+    "bytes for a secret": lambda s: ClientCredentials("pos", s.encode()),  # type: ignore[arg-type]
+    "a Secret of bytes": lambda s: Secret(s.encode()),  # type: ignore[arg-type]
+    "a Document of bytes": lambda s: Document(s.encode()),  # type: ignore[arg-type]
+    "bytes for a token": lambda s: TokenSource("env:POS", token_url="https://a.example/t").invalidate(s.encode()),  # type: ignore[arg-type]
+    "a user and a password": lambda s: TokenSource(f"vault://user:{s}@kv/pos", token_url="https://a.example/t"),
     "by position": lambda s: TokenSource("env:POS", "pos", s),  # type: ignore[call-arg]
     "a source of credentials": lambda s: CredentialsSource("env:POS", client_secret=s),  # type: ignore[call-arg]
     "a source of credentials, by position": lambda s: CredentialsSource("env:POS", s),  # type: ignore[call-arg, arg-type]
