@@ -44,7 +44,6 @@ _LARGEST_ANSWER = 1024 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
 _UNREACHED = "Is it up, is its address right, and may this machine reach it?"
 _NO_DESCRIPTORS = "Raise the limit of open files (ulimit -n), or find what leaves them open"
-_LEAST_TO_CONNECT = 0.5  # seconds, several times around the world
 # For plain http, where httpx would otherwise make one for each request: OpenSSL holds a lock meanwhile, which a fork
 # would leave locked in the child.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -202,8 +201,7 @@ class _Watchdog:
             # The time-out counts for each address of a name anew: a dead one must leave some to the others. That
             # costs a second look-up, since httpcore does not show its own.
             addresses = socket.getaddrinfo(info["host"], info["port"], type=socket.SOCK_STREAM)
-            left = max(self._deadline.left(), 0.001)
-            info["timeout"] = min(info["timeout"], max(left / len(addresses), min(left, _LEAST_TO_CONNECT)))
+            info["timeout"] = min(info["timeout"], max(self._deadline.left(), 0.001) / len(addresses))
         if event == "connection.connect_tcp.complete":
             # A duplicate: TLS takes the file descriptor out of the socket that it wraps.
             self._sockets.append(info["return_value"].get_extra_info("socket").dup())
