@@ -130,6 +130,8 @@ class ClientCredentials:
         if not secret.reveal():
             raise ConfigurationError(f"the client secret of {client_id!r} is empty")
         for name, other in (("pending", pending), ("previous", previous)):
+            if other is not None and not isinstance(other, ClientCredentials):
+                raise ConfigurationError(f"the {name} credentials of {client_id!r} are no ClientCredentials")
             if other is not None and (other.pending is not None or other.previous is not None):
                 raise ConfigurationError(f"the {name} credentials of {client_id!r} have pending or previous ones")
         object.__setattr__(self, "client_id", client_id)

@@ -94,8 +94,9 @@ def forgetting(function: Callable[_P, _T]) -> Callable[_P, _T]:
             return function(*given, **named)
         except SecretSourceError as error:
             failure: Exception = error.again()
-        except TypeError as error:
-            failure = TypeError(*error.args)
+        except Exception as error:
+            failure = error.with_traceback(None)
+            failure.__context__ = None
         del given
         named.clear()
         raise failure

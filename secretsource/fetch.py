@@ -191,8 +191,10 @@ class _Round:
     def _recovered(self, reading: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
         """What the recovery under way for these credentials finds; it is begun here if there is none."""
 
+        before = list(self._flight.events)
+
         def body(flight: Flight[_Recovered]) -> _Recovered:
-            flight.events[:] = self._flight.events  # what happened before is told before
+            flight.events.extend(before)  # what happened before is told before
             self._flight.events.clear()
             carried_on = _Round(self._fetcher, self._identity, flight, self._metadata, self._patient)
             carried_on._requests = self._requests

@@ -21,7 +21,7 @@ __all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "unknown_store"]
 
 BUILT_IN_STORES = ("aws", "bao", "env", "file", "systemd", "vault")
 
-_USER_AND_PASSWORD = re.compile(r"(?!arn:)[^/:@]*:[^/@]*@")
+_USER_AND_PASSWORD = re.compile(r"(?!arn:)[^/:]*:[^/@]*@")
 _STORE = re.compile(r"[a-z][a-z0-9-]+")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -140,7 +140,7 @@ def _parse(text: str) -> SecretReference:
     rest, has_fields, fragment = rest.partition("#")
     rest, has_options, query = rest.partition("?")
     slashes = rest.startswith("//")
-    if slashes and _USER_AND_PASSWORD.match(rest[2:]):
+    if (slashes or store != "file") and _USER_AND_PASSWORD.match(rest.removeprefix("//")):
         raise _wrong(
             store,
             "what stands before an '@' looks like a user name and a password",

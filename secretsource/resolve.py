@@ -223,7 +223,7 @@ class CredentialsSource:
         if trouble is not None:
             self._trouble = trouble._replace(until=0.0)
         with suppress(DeadlineExceeded):  # four reads hang: the next call says so
-            self._flights.join("read", self._body(fresh=True), self._deadline())
+            self._flights.join("read", self._body(fresh=True, whole=True), self._deadline())
 
     def reading(self, deadline: Deadline, events: list[Event]) -> Reading:
         """The last good read if it is not due, else a new one. What happens meanwhile is added to `events`."""
@@ -279,8 +279,11 @@ class CredentialsSource:
 
     def _left_behind(self, failure: DeadlineExceeded, waited: Deadline, events: list[Event]) -> Reading:
         """The last good read, while the one that was waited for goes on."""
-        if self._kept is None:
+        kept, trouble = self._kept, self._trouble
+        if kept is None:
             raise failure
+        if trouble is not None and trouble.noted > waited.ends_at - waited.seconds:
+            return kept  # another waiter has said so
         return self._after_failure(failure, waited.seconds, events)
 
     def _deadline(self) -> Deadline:
@@ -308,8 +311,9 @@ class CredentialsSource:
         meaning, lease, failure = self._outcome(fresh, flight.deadline.left() * share)
         if meaning is None:
             assert failure is not None
-            if self._kept is not None and self._trouble is not None and self._trouble.noted > began:
-                return self._kept  # its callers have gone on meanwhile, and said so
+            known = self._already_known(flight, failure, began)
+            if known is not None:
+                return known
             return self._after_failure(failure, self._clock.monotonic() - began, flight.events)
         if self._accept is not None:
             self._accept(meaning.binding)  # what it refuses does not take the place of what was good
@@ -387,6 +391,19 @@ class CredentialsSource:
         none = Secret("")
         pending, previous = (one.client_secret if one else none for one in (credentials.pending, credentials.previous))
         return self._fingerprints.of(Secret(credentials.client_id), credentials.client_secret, pending, previous)
+
+    def _already_known(self, flight: Flight[Reading], failure: SecretSourceError, began: float) -> Reading | None:
+        """What is kept, if this failure is no news: another read came meanwhile, or its callers have gone on."""
+        kept, trouble = self._kept, self._trouble
+        if kept is None or kept.ticket > flight.ticket:
+            return kept
+        if trouble is None or trouble.noted <= began:
+            return None
+        denied_since = trouble.denied_since
+        if denied_since is None and isinstance(failure, (AccessDenied, SecretNotFound)):
+            denied_since = self._clock.monotonic()
+        self._trouble = trouble._replace(error=failure, denied_since=denied_since)
+        return kept
 
     def _after_failure(self, failure: SecretSourceError, took: float, events: list[Event]) -> Reading:
         """The last good read, if that may still serve; else the failure is raised. `took`: seconds of the read."""

@@ -386,7 +386,15 @@ class TokenSource:
                 request.clear()  # type: ignore[attr-defined] # a dict; what was pasted may be in it
                 asked.clear()
                 raise _unknown_name("token()", name, TokenRequest.__annotations__)
-        identity = self._identity.asking(**asked)
+        failure = None
+        try:
+            identity = self._identity.asking(**asked)
+        except ConfigurationError as error:
+            failure = error.again()
+        if failure is not None:
+            request.clear()  # type: ignore[attr-defined]
+            asked.clear()
+            raise failure
         deadline = Deadline(timeout, self._clock)
         lasting = deadline if timeout >= self._timeout else Deadline(self._timeout, self._clock)
         return _Call(self, identity, identity.digest(), deadline, lasting, ticket() if force else 0)
@@ -573,11 +581,13 @@ class TokenSource:
 
     def _notice(self, call: _Call, reading: Reading) -> None:
         """Drop all tokens when the document names another client. A call that comes late with the older keeps none."""
-        client = reading.credentials.client_id, reading.ticket
-        if self._client is not None and self._client[0] != client[0]:
-            call.outdated = client[1] < self._client[1]
-            if call.outdated:
-                return
+        known, client = self._client, (reading.credentials.client_id, reading.ticket)
+        older = known is not None and client[1] < known[1]
+        renamed = known is not None and client[0] != known[0]
+        call.outdated = older and renamed
+        if older:
+            return
+        if renamed:
             self._drop(lambda kept: True)
         self._client = client
 

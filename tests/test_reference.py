@@ -385,7 +385,16 @@ def test_a_very_long_text_is_refused_at_once() -> None:
     assert "300001 characters" in str(refused("X" * 300_000 + ":"))
 
 
-@pytest.mark.parametrize("text", ["vault://user:hunter2@kv/pos", "shop://user:@a", "aws://AKIA:hunter2@prod"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vault://u:hunter2@kv/pos",
+        "vault:u:hunter2@kv",
+        "vault://a@b.example:hunter2@kv",
+        "shop://u:@a",
+        "aws://A:hunter2@b",
+    ],
+)
 def test_a_user_name_and_a_password_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ConfigurationError, match="looks like a user name and a password") as caught:
         parse(text)

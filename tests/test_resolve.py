@@ -381,6 +381,56 @@ def test_a_store_that_hangs_and_heeds_no_time_out_is_left_behind_and_that_is_sai
     assert len(events.of(CredentialsStale)) == 1
 
 
+def test_many_who_wait_for_a_store_that_hangs_say_so_once(events: Events) -> None:
+    store = Store()
+    source = CredentialsSource("memory://pos", stores=store.stores, timeout=0.4, on_event=events)
+    source.current()
+
+    async def many() -> None:
+        await asyncio.gather(*(source.acurrent() for _ in range(20)))
+
+    with store.held():
+        asyncio.run(many())
+    assert len(events.of(CredentialsStale)) == 1
+
+
+def test_a_denial_that_comes_after_its_callers_have_gone_on_counts_as_one() -> None:
+    store = Store()
+    source = CredentialsSource("memory://pos", stores=store.stores, timeout=0.4, denied_grace=0)
+    source.current()
+    store.failure = AccessDenied("no")
+    with store.held():
+        assert source.current().client_secret.reveal() == A
+    eventually(lambda: isinstance(source.failure, AccessDenied))
+    source.reload()
+    eventually(lambda: source.kept is None)
+
+
+def test_a_failure_that_comes_late_is_no_trouble_for_what_was_read_after_it() -> None:
+    store = Store()
+    source = CredentialsSource("memory://pos", stores=store.stores, timeout=0.2)
+    source.current()
+    store.failure = BackendUnavailable("late")
+    with store.held():
+        source.current()
+        eventually(lambda: source._flights.under_way("read") is None)
+        good, store.failure = Store(), None
+        good.put(B)
+        store.read = good.read  # type: ignore[method-assign]
+        source.reload()
+        eventually(lambda: secret_of(source) == B)
+    eventually(lambda: source.orphans == 0)
+    assert source.failure is None
+
+
+def test_a_reload_gives_the_store_all_of_the_time(source_of: Make) -> None:
+    store = Store(ttl=300.0)
+    source = source_of(store, timeout=9.0)
+    source.current()
+    source.reload()
+    eventually(lambda: store.timeouts == [9.0, 9.0])
+
+
 def test_a_store_that_hangs_is_not_waited_for_at_each_call(source_of: Make, clock: TickingClock) -> None:
     store = Store()
     source = source_of(store, timeout=9.0)

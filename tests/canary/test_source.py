@@ -450,6 +450,16 @@ ARGUMENTS: dict[str, Callable[[str], object]] = {
     "proxy= with a password": lambda s: TokenSource("env:POS", issuer="https://a.example", proxy=f"socks://u:{s}@h"),
     "token(secret=)": lambda s: TokenSource("env:POS", issuer="https://pos.example.com").token(secret=s),  # type: ignore[call-arg]
     "issuer= with a password": lambda s: TokenSource("env:POS", issuer=f"https://u:{s}@pos.example.com"),
+    "a pending secret as a text": lambda s: ClientCredentials("pos", "a", pending=s),  # type: ignore[arg-type]
+    "a clock that is none": lambda s: TokenSource(
+        "env:POS",
+        token_url="https://a.example/t",
+        proxy=f"http://u:{s}@h:1",
+        clock=5,  # type: ignore[arg-type]
+    ),
+    "extra= of a token": lambda s: TokenSource("env:POS", token_url="https://a.example/t").token(
+        extra={"a": 5, "b": s}  # type: ignore[dict-item]
+    ),
     "no client ID": lambda s: ClientCredentials("", s),
     "bytes for a secret": lambda s: ClientCredentials("pos", s.encode()),  # type: ignore[arg-type]
     "a Secret of bytes": lambda s: Secret(s.encode()),  # type: ignore[arg-type]
