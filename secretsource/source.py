@@ -386,18 +386,17 @@ class TokenSource:
                 request.clear()  # type: ignore[attr-defined] # a dict; what was pasted may be in it
                 asked.clear()
                 raise _unknown_name("token()", name, TokenRequest.__annotations__)
-        failure = None
         try:
             identity = self._identity.asking(**asked)
         except ConfigurationError as error:
             failure = error.again()
-        if failure is not None:
-            request.clear()  # type: ignore[attr-defined]
-            asked.clear()
-            raise failure
-        deadline = Deadline(timeout, self._clock)
-        lasting = deadline if timeout >= self._timeout else Deadline(self._timeout, self._clock)
-        return _Call(self, identity, identity.digest(), deadline, lasting, ticket() if force else 0)
+        else:
+            deadline = Deadline(timeout, self._clock)
+            lasting = deadline if timeout >= self._timeout else Deadline(self._timeout, self._clock)
+            return _Call(self, identity, identity.digest(), deadline, lasting, ticket() if force else 0)
+        request.clear()  # type: ignore[attr-defined]
+        asked.clear()
+        raise failure
 
     def _lookup(self, key: bytes) -> Kept | None:
         return self._default if key == self._key else self._others.get().get(key)
