@@ -14,7 +14,7 @@ from secretsource import BackendUnavailable, ClientCredentials, SecretSourceErro
 from secretsource.events import Event
 from secretsource.testing import FakeIssuer, TickingClock
 
-from ..stores import CLIENT, A, Store
+from ..stores import CLIENT, A, Store, eventually
 from .programs import issuer_of_its_own, script
 
 limits = pytest.mark.skipif(sys.platform != "linux", reason="these limits work so on Linux")
@@ -58,6 +58,7 @@ def test_where_no_thread_can_be_started_the_kept_token_serves_and_is_renewed_in_
     assert issuer.token_requests == 1
     for _ in range(10):  # until its back-off is over
         source.token()
+        eventually(lambda: source._flights.under_way(source._key) is None)  # its time does not go on before
         clock.tick(1)
     issuer.wait_for_token_requests(2)
 
