@@ -137,8 +137,7 @@ class Fetcher:
         except DeadlineExceeded as error:
             failure = error.again()
         if self._credentials.name not in failure.message:
-            failure.message = f"no token for {self._credentials.name}: {failure.message}"
-            failure.args = (failure.message,)
+            _reword(failure, f"no token for {self._credentials.name}: {failure.message}")
         raise failure
 
     def _close_circuit(self, flight: Flight[Any]) -> None:
@@ -246,17 +245,17 @@ class _Round:
 
     def _read_again(self, wait: float, before: Reading, mark: int) -> Reading | None:
         """What the store gives after `wait` seconds; None if the deadline would be over by then."""
-        flight, known = self._flight, self._fetcher._credentials.kept
+        flight, credentials = self._flight, self._fetcher._credentials
+        known = credentials.kept
         if wait:
             if not pause(wait, None, flight.deadline, self._fetcher._clock.sleep):
                 return None
             mark = ticket()
         elif known is not None and known.values != before.values:
             return self._usable(known)  # what the store has given another request meanwhile
-        flight.phase = f"reading {self._fetcher._credentials.name} after a rejection"
+        flight.phase = f"reading {credentials.name} after a rejection"
         # Time for another candidate, if there is one that was not asked yet.
         whole = bool(wait) or len(self._fetcher._candidates.of(before)) == 1
-        credentials = self._fetcher._credentials
         return self._usable(credentials.reading_after(mark, flight.deadline, flight.events, whole=whole))
 
     def _usable(self, reading: Reading) -> Reading:
@@ -345,8 +344,7 @@ class _Round:
     def _name(self, failure: TokenError) -> None:
         """Say in an error of the transport, too, whose token it was about."""
         named = Refusal("unavailable", failure.message)
-        failure.message = str(self._error(named))
-        failure.args = (failure.message,)
+        _reword(failure, str(self._error(named)))
         failure.issuer = self._fetcher._target.name
         failure.auth_method = self._metadata.auth_method
 
@@ -369,3 +367,8 @@ class _Round:
     def _check_binding(self, reading: Reading) -> None:
         fetcher = self._fetcher
         fetcher._target.check_binding(reading.binding, fetcher._credentials.name, self._metadata.token_url)
+
+
+def _reword(failure: SecretSourceError, message: str) -> None:
+    failure.message = message
+    failure.args = (message,)
