@@ -23,8 +23,8 @@ PACKAGE = ROOT / "secretsource"
 ORDER = [
     name
     for line in (
-        "errors secret hardening clock reference events flight credentials urls identity tls exchange transport",
-        "backends backends.formats backends.access backends.walk backends.edits backends.replace",
+        "errors secret state hardening clock reference events flight credentials urls identity tls exchange transport",
+        "backends backends.layout backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd",
         "backends.aws.place backends.aws.faults backends.aws.wire",
         "backends.vault.answers backends.vault.wire backends.vault.iam backends.vault.logins backends.vault.tokens",
@@ -33,7 +33,9 @@ ORDER = [
         "resolve token endpoint answer discovery rounds circuit fetch renewal shared",
         "config.tables config.pasted config.stores config.settings config.layers config.file config source",
         "auth auth.challenge auth.httpx auth.",
-        "rotation rotation.",
+        "rotation.policy rotation.generate rotation.outcome rotation.issuers.admin rotation.issuers.",
+        "rotation.issuers rotation.hooks rotation.probe rotation.decision rotation.engine rotation.plan rotation",
+        "rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",
         "testing.fixtures testing",
         "cli.screen cli cli.options cli.check cli.put cli.",

@@ -8,18 +8,30 @@ reference names them, and not before.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from ..credentials import Document
+from ..credentials import Binding, Document
 from ..errors import ConfigurationError, SecretSourceError
 from ..flight import PerProcess
 from ..reference import SecretReference, unknown_store
+from ..secret import Secret
+from ..state import RotationState
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Backend", "Writable", "Stored", "backend_for", "backends_called", "known_backends", "KnownBackend"]
+__all__ = [
+    "Backend",
+    "Writable",
+    "Stored",
+    "Rotatable",
+    "Held",
+    "backend_for",
+    "backends_called",
+    "known_backends",
+    "KnownBackend",
+]
 
 GROUP = "secretsource.backends"
 
@@ -50,10 +62,15 @@ class Backend(Protocol):
 
 
 class Stored(NamedTuple):
-    """The whole of what is kept at one place, nested mappings of Secrets, with its version (None: nothing there)."""
+    """The whole of what is kept at one place, nested mappings of Secrets, with its version (None: nothing there).
+
+    `created`, `expires`: when this version was written and when the store ends it, in seconds since 1970, if known.
+    """
 
     fields: dict[str, Any]
     version: str | None
+    created: float | None = None
+    expires: float | None = None
 
 
 @runtime_checkable
@@ -71,6 +88,79 @@ class Writable(Backend, Protocol):
 
         Raises BackendUnavailable where somebody else was faster: read again, and decide again.
         """
+        ...
+
+
+class Held(NamedTuple):
+    """What a store holds of one client while its secret is changed.
+
+    `version`: what the next write is made against. `beside`: the other texts of the same mapping. `created`: seconds
+    since 1970 at which this state was written, `expires` at which the store itself ends it; None where not known.
+    """
+
+    client_id: str
+    current: Secret
+    pending: Secret | None
+    previous: Secret | None
+    state: RotationState
+    version: str
+    binding: Binding
+    beside: Mapping[str, Secret] = {}
+    created: float | None = None
+    expires: float | None = None
+
+
+@runtime_checkable
+class Rotatable(Backend, Protocol):
+    """A store in which a secret can be changed step by step, each against the state that was read.
+
+    Each write raises BackendUnavailable where somebody else was faster, or where it is not known whether it was
+    written: read again, and decide again. All raise BackendError and ConfigurationError, whose texts hold no secret.
+    `state` is what is to be kept from then on.
+    """
+
+    def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
+        """Look, without writing, whether all that follows can be written; what to be careful about.
+
+        Raises AccessDenied or ConfigurationError, with the way out, where it cannot.
+        """
+        ...
+
+    def read_held(self, reference: SecretReference, *, client_id: str | None, timeout: float) -> Held:
+        """What is there now, past every cache."""
+        ...
+
+    def claim(
+        self,
+        reference: SecretReference,
+        held: Held,
+        pending: Secret,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret],
+        timeout: float,
+    ) -> None:
+        """Put this beside the current secret as pending, where none is pending. `beside`: further texts to keep."""
+        ...
+
+    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+        """Keep another state beside the same secrets: a call is announced, or a goal changed."""
+        ...
+
+    def promote(
+        self, reference: SecretReference, held: Held, state: RotationState, *, keep_previous: bool, timeout: float
+    ) -> None:
+        """Pending becomes current, and current previous, or nothing."""
+        ...
+
+    def abandon(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+        """Take the pending secret out."""
+        ...
+
+    def drop_previous(
+        self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float
+    ) -> str | None:
+        """Take the previous secret out, and destroy older versions that held it; what was left undone of the latter."""
         ...
 
 
