@@ -36,6 +36,7 @@ __all__ = [
     "TokenRefused",
     "OriginLeft",
     "PlainHttpAllowed",
+    "RotationStep",
     "Hook",
     "Emitter",
     "LOGGER",
@@ -188,6 +189,21 @@ class PlainHttpAllowed(Event):
     host: str
 
 
+@dataclass(frozen=True, slots=True)
+class RotationStep(Event):
+    """A step of changing the secret was made, or not: `outcome` is "done", "waiting", "held", "failed" or "unknown".
+
+    `rotation` names the rotation; a step may be told twice, so its key is rotation, step and outcome. `duration` is in
+    seconds.
+    """
+
+    rotation: str
+    step: str
+    outcome: str
+    duration: float
+    reason: str = ""
+
+
 Hook = Callable[[Event], object]
 
 _LEVELS: dict[type[Event], int] = {
@@ -208,6 +224,7 @@ _LEVELS: dict[type[Event], int] = {
     TokenRefused: logging.INFO,
     OriginLeft: logging.WARNING,
     PlainHttpAllowed: logging.WARNING,
+    RotationStep: logging.INFO,
 }
 # Ends the silence after a warning of that kind: the next one is a change of state.
 _ENDED_BY: dict[type[Event], type[Event]] = {

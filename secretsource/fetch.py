@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .answer import Granted, Refusal, read_answer
 from .circuit import Circuit
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
+from .credentials import ClientCredentials
 from .discovery import Discovery, Metadata, Target
 from .endpoint import token_request
 from .errors import (
@@ -75,6 +76,10 @@ class Fetcher:
     @property
     def circuit(self) -> Circuit:
         return self._circuit
+
+    @property
+    def target(self) -> Target:
+        return self._target
 
     @property
     def orphans(self) -> int:
@@ -140,6 +145,12 @@ class Fetcher:
             _reword(failure, f"no token for {self._credentials.name}: {failure.message}")
         raise failure
 
+    def prove(self, identity: Identity, flight: Flight[Any], credentials: ClientCredentials) -> Granted:
+        """A token for exactly these credentials, beside candidates and circuit. Raises as `fetch` does."""
+        flight.phase = f"discovery at {self._target.name}"
+        metadata = self._discovery.metadata(flight.deadline, patient=True)
+        return _Round(self, identity, flight, metadata, patient=True).proof(Candidate("pending", credentials, b""))
+
     def _close_circuit(self, flight: Flight[Any]) -> None:
         if self._circuit.close():
             flight.events.append(CircuitClosed(self._credentials.name))
@@ -186,6 +197,12 @@ class _Round:
                 return recovered.granted
             # Found for another request: ours is made with it.
             first, reading = recovered.candidate, recovered.reading
+
+    def proof(self, candidate: Candidate) -> Granted:
+        outcome = self._ask(candidate)
+        if isinstance(outcome, Granted):
+            return outcome
+        raise self._error(outcome)
 
     def _recovered(self, reading: Reading, first: Candidate, refusal: Refusal, mark: int) -> _Recovered:
         """What the recovery under way for these credentials finds; it is begun here if there is none."""

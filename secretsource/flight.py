@@ -17,11 +17,11 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from .clock import Deadline
+from .clock import SYSTEM_CLOCK, Clock, Deadline
 from .errors import DeadlineExceeded, SecretSourceError
 from .events import Emitter, Event
 
-__all__ = ["Flight", "Flights", "PerProcess", "event_loop_running", "ticket"]
+__all__ = ["Flight", "Flights", "PerProcess", "event_loop_running", "in_time", "ticket"]
 
 T = TypeVar("T")
 
@@ -386,6 +386,19 @@ class Flights(Generic[T]):
             phase=phases[0],
             hint="They end when the peer or the name server answers or lets go",
         )
+
+
+def in_time(call: Callable[[float], T], timeout: float, phase: str, clock: Clock = SYSTEM_CLOCK) -> T:
+    """What the call gives, which is told how many seconds it has and is waited for no longer, whatever it does.
+
+    Raises what it raises, and DeadlineExceeded.
+    """
+
+    def body(flight: Flight[T]) -> T:
+        flight.phase = phase
+        return call(flight.deadline.left())
+
+    return Flights[T]("answer", Emitter()).run("call", body, Deadline(timeout, clock))
 
 
 def _start_thread(target: Callable[..., None], *arguments: object) -> None:

@@ -161,6 +161,10 @@ class CredentialsSource:
         return self._reference
 
     @property
+    def backend(self) -> Backend:
+        return self._backend
+
+    @property
     def client_id(self) -> str | None:
         """The client ID given beside the reference."""
         return self._client_id

@@ -321,6 +321,18 @@ class TokenSource:
         """The canonical reference, or what stands for one."""
         return self._name
 
+    @property
+    def credentials(self) -> CredentialsSource:
+        return self._credentials
+
+    @property
+    def target(self) -> Target:
+        return self._fetcher.target
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
     # --- the way of a call ---
 
     def token(self, **request: Unpack[TokenRequest]) -> Token:
@@ -641,6 +653,17 @@ class TokenSource:
         if admitted is None:
             raise self._fetcher.circuit.error()
         return self._fetcher.fetch(self._identity, flight, admitted, patient=True).token
+
+    def prove(self, credentials: ClientCredentials, *, timeout: float | None = None) -> Token:
+        """A new token for exactly these credentials, asked for as all others are; nothing that is kept changes.
+
+        Whether the issuer accepts them: CredentialsRejected says that it does not.
+        """
+        call = self._call({} if timeout is None else {"timeout": timeout})
+        kind = f"proof {ticket()}".encode()
+        return Flights[Token](f"token for {self._name}", self._emitter).run(
+            kind, lambda flight: self._fetcher.prove(self._identity, flight, credentials).token, call.deadline
+        )
 
     def status(self) -> Status:
         """How it is, without doing anything."""

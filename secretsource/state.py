@@ -23,7 +23,7 @@ class RotationState:
     """Instants are seconds since 1970 by the rotator's wall clock; None: not yet, or not known.
 
     `rotation` names the rotation, `by` who wrote this last. `goal` is "abort" once the current secret is being put back
-    at the issuer. `intended`: a secret that the issuer generates was asked for, and is not held yet. `noted`: the last
+    at the issuer, and "rollback" where the pending one was used before. `intended`: a secret that the issuer generates was asked for, and is not held yet. `noted`: the last
     call to the issuer was announced, and may take effect for `open_for` seconds from then; `calls` counts them.
     `finished`: the last rotation was over. `tokens_not_before`: older tokens were obtained with a secret that leaked.
     `expires`: when the issuer itself ends the current secret, and the `…_id`s are what it calls the secrets.
@@ -31,7 +31,7 @@ class RotationState:
 
     rotation: str = ""
     by: str = ""
-    goal: Literal["rotate", "abort"] = "rotate"
+    goal: Literal["rotate", "abort", "rollback"] = "rotate"
     compromised: bool = False
     intended: bool = False
     claimed: float | None = None
@@ -79,7 +79,7 @@ def _fits(name: str, value: object) -> bool:
     if name in ("compromised", "intended"):
         return isinstance(value, bool)
     if name == "goal":
-        return value in ("rotate", "abort")
+        return value in ("rotate", "abort", "rollback")
     if name == "calls":
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1_000_000
     if name in _NUMBERS:

@@ -1,7 +1,7 @@
 """A secret that is changed inside one document: pending, previous and the state are flat names beside it.
 
-The names follow the secret's own: `client_secret_pending`, `client_secret_previous`, `client_secret_rotation`. Each step
-is one write of the whole against the version that was read, so any `Writable` store can do it.
+The names follow the secret's own: `client_secret_pending`, `client_secret_previous`, `client_secret_rotation`. Each
+step is one write of the whole against the version that was read, so any `Writable` store can do it.
 """
 
 from __future__ import annotations

@@ -8,17 +8,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from getpass import GetPassWarning, getpass
-from typing import Any, TypeVar
+from typing import Any
 
 from ..backends import Stored, Writable, backend_for
 from ..backends.edits import WHOLE
 from ..backends.file import FileBackend
 from ..backends.formats import format_of
-from ..clock import Deadline, checked_seconds
+from ..clock import checked_seconds
 from ..config import Settings
 from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
-from ..events import Emitter
-from ..flight import Flight, Flights
+from ..flight import in_time
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from ..urls import same_issuer
@@ -26,8 +25,6 @@ from . import check
 from .options import add_credentials, add_issuer, add_request, settings_of
 
 __all__ = ["add_to"]
-
-T = TypeVar("T")
 
 _LONGEST = 16 * 1024  # characters: what is read is at most 64 KiB, with the pending and the previous one
 
@@ -66,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if has_issuer:
         check.target_of(settings)  # what is written binds every program that reads it
     timeout = checked_seconds("timeout", settings.get("timeout", 10.0))
-    stored = _in_time(lambda left: backend.read_whole(reference, timeout=left), timeout, "reading what is there")
+    stored = in_time(lambda left: backend.read_whole(reference, timeout=left), timeout, "reading what is there")
     # What can be refused is refused before anybody types a secret.
     if _holds_one_text(backend, reference, stored, timeout):
         document, note = (
@@ -87,7 +84,7 @@ def _write(call: Callable[[float], object], timeout: float) -> None:
     """Where it is not known whether it was written, say so: who repeats it blindly may mix secrets up."""
     failure: SecretSourceError
     try:
-        _in_time(call, timeout, "writing the secret")
+        in_time(call, timeout, "writing the secret")
         return
     except KeyboardInterrupt:
         print(f"secretsource: {_PERHAPS_WRITTEN}", file=sys.stderr)
@@ -99,25 +96,13 @@ def _write(call: Callable[[float], object], timeout: float) -> None:
     raise failure
 
 
-def _in_time(call: Callable[[float], T], timeout: float, phase: str) -> T:
-    """What the call to a store gives, which is waited for no longer than it was given, whatever the store does."""
-
-    def body(flight: Flight[T]) -> T:
-        flight.phase = phase
-        return call(flight.deadline.left())
-
-    return Flights[T]("answer of the store", Emitter()).run("put", body, Deadline(timeout))
-
-
 def _holds_one_text(backend: Writable, reference: SecretReference, stored: Stored, timeout: float) -> bool:
     if isinstance(backend, FileBackend):
         return format_of(reference.segments[-1], reference) == "text"
     if set(stored.fields) != {WHOLE}:
         return False
     # A document with that one field is no text, which the whole does not tell.
-    document = _in_time(
-        lambda left: backend.read(reference, fresh=True, timeout=left), timeout, "reading what is there"
-    )
+    document = in_time(lambda left: backend.read(reference, fresh=True, timeout=left), timeout, "reading what is there")
     return document.text is not None
 
 

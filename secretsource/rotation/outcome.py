@@ -127,15 +127,18 @@ class Adapter(Protocol):
         """Remove what was generated under this label, whose value nobody holds. (not `chosen`, more than one slot)"""
         ...
 
-    def retire(self, client: Client, keep: str | None, deadline: Deadline) -> Outcome:
-        """Have the issuer accept no other secret than the one of this id (None: the newest). (`retires`)"""
+    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
+        """Have the issuer accept `keep` and no longer `gone`, by its names for them. (`retires`)
+
+        None: not known. Where neither is, the newest is kept. What other people made is left alone.
+        """
         ...
 
     def restore(self, client: Client, deadline: Deadline) -> Outcome:
         """Take the last `retire` back. (`restores`)"""
         ...
 
-    def remove(self, client: Client, keep: str | None, deadline: Deadline) -> Outcome:
+    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
         """Remove for good what was retired. (`restores`)"""
         ...
 

@@ -14,6 +14,7 @@ __all__ = ["Due", "Policy", "duration", "shown_duration"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,6})?(?:ms|[smhdw]))+")
+_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,6})?")
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|[smhdw])")
 _JITTER = 0.1
 _NOT_AGAIN_WITHIN = 3600.0
@@ -23,9 +24,8 @@ _SHARE_BEFORE_EXPIRY = 0.1
 
 def duration(text: str | float) -> float:
     """Seconds of a duration such as `90s`, `5m`, `1h30m`, `90d`; a number is seconds. ConfigurationError."""
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
-        seconds = float(text)
-    elif isinstance(text, str) and re.fullmatch(r"\d{1,9}(?:\.\d{1,6})?", text):
+    number = isinstance(text, (int, float)) and not isinstance(text, bool)
+    if number or (isinstance(text, str) and _NUMBER.fullmatch(text)):
         seconds = float(text)
     elif isinstance(text, str) and _DURATION.fullmatch(text):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
@@ -101,7 +101,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Whether a secret is to be changed now. `at`: seconds since 1970, None where its age is not known; `age` in seconds."""
+    """Whether a secret is to be changed now. `at`: seconds since 1970, None where its age is not known; `age`: seconds."""
 
     now: bool
     reason: str

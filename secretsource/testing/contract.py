@@ -261,7 +261,7 @@ def _read(backend: Backend, reference: str, *, fresh: bool = False) -> Document:
 
 def _whole(backend: Writable, reference: SecretReference) -> tuple[dict[str, str], str | None]:
     """What is kept there, its texts in clear whether the backend wraps them or not."""
-    fields, version = backend.read_whole(reference, timeout=_TIMEOUT)
+    fields, version, *_ = backend.read_whole(reference, timeout=_TIMEOUT)
     clear = {name: value.reveal() if isinstance(value, Secret) else value for name, value in fields.items()}
     return clear, version
 

@@ -50,7 +50,7 @@ class Place:
         self.reference = SecretReference.parse(f"vault://{self.kv}/prod/pos")
 
     def whole(self) -> tuple[dict[str, Any], str | None]:
-        fields, version = self.backend.read_whole(self.reference, timeout=10)
+        fields, version, *_ = self.backend.read_whole(self.reference, timeout=10)
         return revealed(fields), version
 
     def write(self, fields: dict[str, Any], version: str | None) -> str:
@@ -75,7 +75,7 @@ def test_what_is_not_there_is_created_and_counts_from_1(place: Place) -> None:
 
 def test_an_update_is_the_next_version_and_keeps_what_it_was_given(place: Place) -> None:
     place.corner.put(place.path, {"data": {"a": {"b": "c", "n": [1, None, True, "x"]}, "port": 443, "empty": ""}})
-    fields, version = place.backend.read_whole(place.reference, timeout=10)
+    fields, version, *_ = place.backend.read_whole(place.reference, timeout=10)
     assert place.write({**fields, "client_secret": CLIENT_SECRET}, version) == "2"
     kept = place.corner.api("GET", place.path)["data"]["data"]
     assert kept == {
