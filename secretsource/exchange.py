@@ -19,12 +19,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{8,128}")
 class Outgoing(Masked):
     """A request that is ready to go. Its headers and body hold the secret; only the transport opens it."""
 
-    __slots__ = ("_open", "echoed", "method", "special", "url")
+    __slots__ = ("_open", "echoed", "leaving", "method", "special", "url")
 
     method: str
     url: str
     special: bool
     echoed: Callable[[str], bool]
+    leaving: Callable[[], object]
     _open: Any
 
     def __init__(
@@ -36,16 +37,19 @@ class Outgoing(Masked):
         *,
         special: bool = False,
         echoed: Callable[[str], bool] = lambda text: False,
+        leaving: Callable[[], object] = lambda: None,
     ) -> None:
         """`special`: ID or secret have characters that issuers decode differently (RFC 6749 section 2.3.1).
 
-        `echoed`: whether the secret is in a text that came back.
+        `echoed`: whether the secret is in a text that came back. `leaving` is called right before the first byte of it
+        leaves: until then the server knows nothing of it.
         """
         for name, value in (
             ("method", method),
             ("url", url),
             ("special", special),
             ("echoed", echoed),
+            ("leaving", leaving),
             ("_open", lambda: (headers, body)),
         ):
             object.__setattr__(self, name, value)
@@ -82,16 +86,23 @@ class Answer(Masked):
 
     def members(self) -> tuple[dict[str, Any], str | None]:
         """The members of the JSON object that the body is, or why it is none (RFC 8259; no name twice, no NaN)."""
+        value, fault = self.value()
+        if fault is not None:
+            return {}, fault
+        return (value, None) if isinstance(value, dict) else ({}, "is not a JSON object")
+
+    def value(self) -> tuple[Any, str | None]:
+        """The JSON value that the body is, or None and why it is none."""
         body = self.body()
         if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:  # each costs many times what it has in bytes
-            return {}, f"holds more than {_MOST_VALUES} values"
+            return None, f"holds more than {_MOST_VALUES} values"
         try:
             value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            return {}, "has a name twice or NaN in its JSON" if isinstance(error, _NotStrict) else "is not JSON"
+            return None, "has a name twice or NaN in its JSON" if isinstance(error, _NotStrict) else "is not JSON"
         if _is_deep(value):
-            return {}, f"is nested deeper than {_DEEPEST} levels"
-        return (value, None) if isinstance(value, dict) else ({}, "is not a JSON object")
+            return None, f"is nested deeper than {_DEEPEST} levels"
+        return value, None
 
 
 def _is_deep(value: Any) -> bool:

@@ -330,6 +330,11 @@ class TokenSource:
         return self._fetcher.target
 
     @property
+    def timeout(self) -> float:
+        """Seconds that a call has, unless it says otherwise."""
+        return self._timeout
+
+    @property
     def clock(self) -> Clock:
         return self._clock
 

@@ -23,9 +23,9 @@ class RotationState:
     """Instants are seconds since 1970 by the rotator's wall clock; None: not yet, or not known.
 
     `rotation` names the rotation, `by` who wrote this last. `goal` is "abort" once the current secret is being put back
-    at the issuer, and "rollback" where the pending one was used before. `intended`: a secret that the issuer generates was asked for, and is not held yet. `noted`: the last
-    call to the issuer was announced, and may take effect for `open_for` seconds from then; `calls` counts them.
-    `finished`: the last rotation was over. `tokens_not_before`: older tokens were obtained with a secret that leaked.
+    at the issuer, and "rollback" where the pending one was used before. `intended`: a secret that the issuer generates
+    was asked for, and is not held yet. `noted`: the last call to the issuer was announced, and may take effect for
+    `open_for` seconds from then; `calls` counts them. `finished`: the last change of the secret was made. `tokens_not_before`: older tokens were obtained with a secret that leaked.
     `expires`: when the issuer itself ends the current secret, and the `…_id`s are what it calls the secrets.
     """
 

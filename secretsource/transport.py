@@ -126,7 +126,7 @@ class Transport:
         url = without_query(outgoing.url)
         proxy = self._proxy_for(url)
         context = self._context.get() if proxy is not None or urlsplit(url).scheme == "https" else None
-        with _Watchdog(deadline) as watchdog:
+        with _Watchdog(deadline, outgoing.leaving) as watchdog:
             try:
                 with _client(context, proxy) as client:
                     request = _request(client, outgoing, self._time(deadline), watchdog.trace)
@@ -181,8 +181,9 @@ class Transport:
 class _Watchdog:
     """Ends a connection at the deadline, whatever it is doing: time-outs of single reads never end a drip."""
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, leaving: Callable[[], object] = lambda: None) -> None:
         self._deadline = deadline
+        self._leaving = leaving
         self._finished = _thread.allocate_lock()
         self._sockets: list[socket.socket] = []
 
@@ -207,6 +208,8 @@ class _Watchdog:
             self._sockets.append(info["return_value"].get_extra_info("socket").dup())
             with suppress(RuntimeError):  # no thread at shutdown: the time-outs of single reads remain
                 _thread.start_new_thread(self._watch, ())
+        if event == "http11.send_request_headers.started":
+            self._leaving()
 
     def _watch(self) -> None:
         seconds = min(self._deadline.left(), threading.TIMEOUT_MAX)

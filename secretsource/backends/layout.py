@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..clock import Deadline
 from ..credentials import Document, interpret
-from ..errors import ConfigurationError, MalformedSecret
+from ..errors import BackendUnavailable, ConfigurationError, MalformedSecret
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from ..state import LONGEST_STATE, RotationState
@@ -21,11 +22,19 @@ __all__ = ["DocumentLayout", "rotatable"]
 _DEFAULT_FIELDS = Fields("client_id", "client_secret")
 _STATE = "rotation"
 
-_Change = dict[str, "Secret | None"]
-
 
 class DocumentLayout:
-    """What makes a `Writable` backend `Rotatable`. A base class, for a backend that may add to what it does."""
+    """What makes a `Writable` backend `Rotatable`. A base class, for a backend that may add to what it does.
+
+    `reaches` says in a sentence which programs see the pending secret, `copied` whether the store is read through
+    something that keeps a copy, so that nobody knows when the last one is renewed.
+    """
+
+    reaches: str = "Every program that reads this document by secretsource; what is copied from it has the current one"
+
+    @property
+    def copied(self) -> bool:
+        return False
 
     def read_whole(self, reference: SecretReference, *, timeout: float) -> Stored:
         raise NotImplementedError
@@ -52,7 +61,9 @@ class DocumentLayout:
         beside: Mapping[str, Secret],
         timeout: float,
     ) -> None:
-        self._write(reference, held, {**beside, "_pending": pending}, state, timeout)
+        if held.pending is not None:
+            raise _conflict(reference, "has a pending secret already, which is never overwritten")
+        self._write(reference, held, {"_pending": pending}, state, timeout, beside)
 
     def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
         self._write(reference, held, {}, state, timeout)
@@ -60,6 +71,8 @@ class DocumentLayout:
     def promote(
         self, reference: SecretReference, held: Held, state: RotationState, *, keep_previous: bool, timeout: float
     ) -> None:
+        if held.pending is None:
+            raise _conflict(reference, "has no pending secret that could be made the current one")
         previous = held.current if keep_previous else None
         self._write(reference, held, {"": held.pending, "_pending": None, "_previous": previous}, state, timeout)
 
@@ -73,7 +86,7 @@ class DocumentLayout:
         return None
 
     def _held(self, reference: SecretReference, stored: Stored, client_id: str | None) -> Held:
-        if stored.version is None:
+        if stored.version is None or not stored.fields:
             raise ConfigurationError(
                 f"there is nothing at {reference} yet, so there is no secret to change",
                 hint="Write the first one with secretsource put",
@@ -81,25 +94,29 @@ class DocumentLayout:
         meaning = interpret(Document(stored.fields, version=stored.version), reference, client_id)
         way, name = _way(reference)
         home = _mapping(stored.fields, way)
-        state = home.get(f"{name}_{_STATE}")
-        known = RotationState.read(state.reveal()) if isinstance(state, Secret) else RotationState()
-        if known is None:
+        if name not in home:
+            raise ConfigurationError(
+                f"the secret at {reference} stands in a list, where there is no room for a pending one beside it",
+                hint="Keep it in an object of its own, with a name",
+            )
+        kept = home.get(f"{name}_{_STATE}")
+        state = RotationState() if kept is None else _state_in(kept)
+        if state is None:
             raise MalformedSecret(
                 f"the field {name}_{_STATE} at {reference} is no state of a rotation that this version reads",
                 reference=str(reference),
                 store=reference.store,
                 hint="Was it written by a newer secretsource? Use that one; or take the field out in an editor",
             )
-        kinds = {f"{name}{kind}" for kind in ("", "_pending", "_previous", f"_{_STATE}")}
         return Held(
             meaning.credentials.client_id,
             meaning.credentials.client_secret,
             _of(home, f"{name}_pending"),
             _of(home, f"{name}_previous"),
-            known,
+            state,
             stored.version,
             meaning.binding,
-            {key: value for key, value in home.items() if isinstance(value, Secret) and key not in kinds},
+            {key: text for key in home if key not in _names(name) and (text := _of(home, key)) is not None},
             stored.created,
             stored.expires,
         )
@@ -111,21 +128,33 @@ class DocumentLayout:
         changes: Mapping[str, Secret | None],
         state: RotationState,
         timeout: float,
-    ) -> None:
-        """Write the document that was read, with these changes; a name that begins with "_" follows the secret's."""
-        stored = self.read_whole(reference, timeout=timeout)
-        way, name = _way(reference)
+        beside: Mapping[str, Secret] = {},
+    ) -> str:
+        """Write the document that was read, with these changes to the fields that follow the secret's name.
+
+        The new version.
+        """
+        deadline = Deadline(timeout)
         text = state.text()
-        assert len(text) <= LONGEST_STATE, "all texts in a state are bounded"
-        home: dict[str, Any] = dict(_mapping(stored.fields, way))
-        for key, value in {**changes, f"_{_STATE}": Secret(text)}.items():
-            field = f"{name}{key}" if not key or key.startswith("_") else key
+        if RotationState.read(text) != state:
+            raise ConfigurationError(
+                f"the state of the rotation at {reference} cannot be kept: a name in it is too long or not printable",
+                hint=f"All together take at most {LONGEST_STATE} characters",
+            )
+        stored = self.read_whole(reference, timeout=deadline.left())
+        # An older state of a replica must not be written over the one that was decided on, which the store would allow.
+        if stored.version != held.version:
+            raise _conflict(reference, "was changed by somebody else meanwhile")
+        way, name = _way(reference)
+        home = {**_mapping(stored.fields, way)}
+        home |= {key: value for key, value in beside.items() if key not in _names(name)}
+        for kind, value in {**changes, f"_{_STATE}": Secret(text)}.items():
             if value is None:
-                home.pop(field, None)
+                home.pop(f"{name}{kind}", None)
             else:
-                home[field] = value
-        # Against what was decided on, not against what was just read for the other fields.
-        self.write_whole(reference, _put_in(stored.fields, way, home), version=held.version, timeout=timeout)
+                home[f"{name}{kind}"] = value
+        fields = _put_in(stored.fields, way, home)
+        return self.write_whole(reference, fields, version=held.version, timeout=deadline.left())
 
 
 class _Written(DocumentLayout):
@@ -172,6 +201,20 @@ def rotatable(backend: Backend, reference: SecretReference) -> Rotatable:
     )
 
 
+def _conflict(reference: SecretReference, what: str) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"{reference} {what}",
+        reference=str(reference),
+        store=reference.store,
+        hint="Read it again, and decide again",
+    )
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """What a rotation writes for the secret of this name."""
+    return (name, f"{name}_pending", f"{name}_previous", f"{name}_{_STATE}")
+
+
 def _way(reference: SecretReference) -> tuple[tuple[str, ...], str]:
     """The names of the mappings that lead to the secret, and its own."""
     field = (reference.fields or _DEFAULT_FIELDS).secret
@@ -195,5 +238,12 @@ def _put_in(tree: Mapping[str, Any], way: tuple[str, ...], home: dict[str, Any])
 
 
 def _of(home: Mapping[str, Any], name: str) -> Secret | None:
+    """The text of this name, None where there is none. A plug-in's store may give it in clear."""
     value = home.get(name)
-    return value if isinstance(value, Secret) and value != Secret("") else None
+    text = Secret(value) if isinstance(value, str) else value
+    return text if isinstance(text, Secret) and text != Secret("") else None
+
+
+def _state_in(value: object) -> RotationState | None:
+    text = value.reveal() if isinstance(value, Secret) else value
+    return RotationState.read(text) if isinstance(text, str) else None

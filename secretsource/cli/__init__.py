@@ -1,4 +1,4 @@
-"""The command line: secretsource token | check | put | config | backends | demo.
+"""The command line: secretsource token | check | put | rotate | generate | config | backends | demo.
 
 Every command is `secretsource VERB [CLIENT] [--env E] [--config FILE]`; further options replace or complete what the
 configuration says.
@@ -8,7 +8,7 @@ be one all the same, so a refusal of the arguments repeats nothing of it; later 
 and the URL, once they are known to be such. Each failure says what to do.
 
 Exit codes: 0 done, 2 usage or ConfigurationError, 3 BackendError, 4 TokenError, 5 unavailable or out of time,
-130 interrupted, 1 anything else.
+130 interrupted, 1 anything else. `rotate` adds 10 to 14.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ _VERBS = {
     "token": "print an access token",
     "check": "walk the way from the reference to a token, and say at each step what was found",
     "put": "write a client ID and secret where a reference points, asked for without echo",
+    "rotate": "change the secret itself, at the issuer and in the store, without one failed call",
+    "generate": "print a new secret",
     "config": "show what holds for a client in an environment, and where it is written",
     "backends": "list the stores that a reference may name",
     "demo": "show the main job on an embedded issuer: two changes of the secret and an outage",
@@ -133,6 +135,9 @@ def _parsed(given: list[str]) -> argparse.Namespace:
             command = added
             import_module(f"{__name__}.{verb}").add_to(command)
     options, unknown = parser.parse_known_args(given)
+    if hasattr(options, "clients"):  # argparse takes those alone that stand together
+        options.clients += [word for word in unknown if not word.startswith("-")]
+        unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         command.error(_about(unknown, command.names()))
     return options

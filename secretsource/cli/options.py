@@ -28,14 +28,17 @@ __all__ = [
 _OF_CONFIGURATION = "of secretsource.toml"
 
 
-def add_client(command: argparse.ArgumentParser) -> None:
-    command.add_argument("client", nargs="?", metavar="CLIENT", help=f"a client {_OF_CONFIGURATION}")
+def add_client(command: argparse.ArgumentParser, *, several: bool = False) -> None:
+    if several:
+        command.add_argument("clients", nargs="*", metavar="CLIENT", help=f"clients {_OF_CONFIGURATION}")
+    else:
+        command.add_argument("client", nargs="?", metavar="CLIENT", help=f"a client {_OF_CONFIGURATION}")
     command.add_argument("--env", metavar="ENVIRONMENT", help=f"an environment {_OF_CONFIGURATION}")
     command.add_argument("--config", metavar="FILE", help="another file than ./secretsource.toml")
 
 
-def add_credentials(command: argparse.ArgumentParser) -> None:
-    add_client(command)
+def add_credentials(command: argparse.ArgumentParser, *, several: bool = False) -> None:
+    add_client(command, several=several)
     command.add_argument("--credentials", metavar="REFERENCE", help="where they are kept, such as env://POS")
     command.add_argument("--client-id", metavar="ID", help="where the reference gives only the secret")
 

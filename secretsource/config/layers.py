@@ -6,15 +6,17 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..endpoint import AUTH_METHODS, IssuerProfile
 from ..errors import ConfigurationError, forgetting
+from ..rotation.policy import duration
 from .settings import Setting, Settings
 from .stores import ConfiguredStores, StoreTable
 from .tables import NAME, PLAIN_HTTP, At, Takes, check_table, hosts_of, near, takes_of
 
-__all__ = ["KEYS", "Configuration"]
+__all__ = ["DURATIONS", "KEYS", "ROTATION", "Configuration"]
 
 KEYS = {
     **dict.fromkeys(("credentials", "issuer", "token_url", "client_id", "audience", "ca_file", "proxy"), "str"),
@@ -25,7 +27,17 @@ KEYS = {
     "extra": "dict",
     "profile": "dict",
 }
-_LAYER = {**KEYS, "stores": "dict"}
+# What is said about changing the secret itself: no argument of a source.
+DURATIONS = ("every", "wait", "soak", "propagation", "landing", "command_timeout", "max_wait")
+ROTATION = {
+    **dict.fromkeys(("adapter", "command", "owner"), "str"),
+    **dict.fromkeys(DURATIONS, "str | float"),
+    "proofs": "int",
+    "accept_gap": "bool",
+    "gates": "list[str]",
+    "settings": "dict",
+}
+_LAYER = {**KEYS, "stores": "dict", "rotation": "dict"}
 _ENVIRONMENT = {**_LAYER, "production": "bool", "require_binding": "bool"}
 _STORE_NAME = re.compile(r"[a-z][a-z0-9-]+")
 _BRACES = re.compile(r"\{([^{}]*)\}|[{}]")
@@ -131,8 +143,11 @@ class Configuration:
     def _anchor(self, values: _Values, stores: ConfiguredStores) -> None:
         """Have relative paths begin in the file's folder."""
         ca_file, credentials = values.get(("ca_file",)), values.get(("credentials",))
+        command = values.get(("rotation", "command"))
         if ca_file is not None:
             values["ca_file",] = ca_file._replace(value=os.path.join(self._folder, ca_file.value))
+        if command is not None and "/" in command.value:  # else it is looked up as a shell does
+            values["rotation", "command"] = command._replace(value=os.path.join(self._folder, command.value))
         if credentials is not None:
             failure = None
             try:
@@ -145,6 +160,8 @@ class Configuration:
     def _check(self, at: At) -> None:
         tables = self._tables
         hint = next((f"Write [defaults] above {key!r}" for key in tables if key in KEYS), None)
+        if "rotation" in tables:
+            hint = "Write [defaults.rotation], or [clients.NAME.rotation]"
         if hint is not None:
             raise at.error("has a setting outside of all tables", hint)
         check_table(tables, Takes(dict.fromkeys(("defaults", "environments", "clients"), "dict")), at)
@@ -184,6 +201,7 @@ def _check_layer(layer: Any, known: Mapping[str, str], at: At) -> None:
     check_table(layer.get("extra", {}), Takes(dict.fromkeys(layer.get("extra", {}), "str")), at.under("extra"))
     check_table(layer.get("profile", {}), takes_of(IssuerProfile), at.under("profile"))
     hosts_of(layer.get("plain_http", ()), at.under("plain_http"), production=False)
+    _check_rotation(layer.get("rotation", {}), at.under("rotation"))
     for name, table in layer.get("stores", {}).items():
         if not _STORE_NAME.fullmatch(name):
             raise at.under("stores").error(
@@ -200,6 +218,25 @@ def _check_layer(layer: Any, known: Mapping[str, str], at: At) -> None:
             hosts_of(table["plain_http"], place.under("plain_http"), production=False)
 
 
+def _check_rotation(table: Any, at: At) -> None:
+    check_table(table, Takes(ROTATION), at)
+    for key in DURATIONS:
+        if key not in table:
+            continue
+        seconds = -1.0
+        with suppress(ConfigurationError):
+            seconds = duration(table[key])
+        if seconds < 0:
+            raise at.under(key).error("is no duration", 'Write it such as "90s", "5m", "1h30m", "90d"')
+        if not seconds and key in ("every", "command_timeout"):
+            raise at.under(key).error("is more than 0 seconds", None)
+    if table.get("proofs", 1) < 1:
+        raise at.under("proofs").error("is a whole number above 0", None)
+    for key in ("adapter", "command"):
+        if not table.get(key, "-").strip():
+            raise at.under(key).error("is empty", "Name one, or leave it out")
+
+
 def _flat(layer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """The values of a layer that others are laid over, one by one."""
     for key, value in layer.items():
@@ -207,6 +244,9 @@ def _flat(layer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield from (((key, name), inner) for name, inner in value.items())
         elif key == "stores":
             yield from (((key, store, name), inner) for store, keys in value.items() for name, inner in keys.items())
+        elif key == "rotation":
+            yield from (((key, name), inner) for name, inner in value.items() if name != "settings")
+            yield from (((key, "settings", name), inner) for name, inner in value.get("settings", {}).items())
         elif key in KEYS:
             yield (key,), value
 

@@ -62,6 +62,8 @@ class Settings:
             raise ConfigurationError(f"{self} has no credentials", hint='Write credentials = "…", such as "env://POS"')
         arguments: dict[str, Any] = {"stores": self.stores}
         for (name, *rest), setting in self.values.items():
+            if name == "rotation":
+                continue
             if rest and name != "stores":
                 arguments.setdefault(name, {})[rest[0]] = setting.value
             elif not rest:
@@ -74,6 +76,17 @@ class Settings:
             at = self.values["plain_http",].at.under("plain_http")
             arguments["plain_http"] = hosts_of(arguments["plain_http"], at, production=self.production)
         return arguments
+
+    @property
+    def rotation(self) -> dict[str, Any]:
+        """What is said about changing the secret, by its names in the file; `settings` are those of the adapter."""
+        said: dict[str, Any] = {}
+        for (name, *rest), setting in self.values.items():
+            if name == "rotation" and len(rest) == 1:
+                said[rest[0]] = setting.value
+            elif name == "rotation":
+                said.setdefault("settings", {})[rest[1]] = setting.value
+        return said
 
     def check_production(self, asked: bool | None) -> None:
         """Raise ConfigurationError if the environment is not what the caller asserts."""

@@ -187,7 +187,7 @@ def _idle(view: View) -> Step:
     if view.capabilities.single_slot and not view.policy.accept_gap:
         return Step(
             "refuse",
-            "the issuer generates the secret and ends the old one at once, so calls may fail until the new one is stored",
+            "the issuer generates the secret and ends the old one at once: calls may fail until the new one is stored",
             hint="--accept-gap takes that upon you; an adapter that gives the issuer our secret has no gap",
         )
     return Step("intend", view.due.reason)

@@ -40,12 +40,19 @@ class Capabilities:
 
 
 class Client(NamedTuple):
-    """The client whose secret is changed. `beside`: the other texts of its document, such as a registration token."""
+    """The client whose secret is changed. `beside`: the other texts of its document, such as a registration token.
+
+    `current`, `pending`, `previous` are what the store holds now: by these an adapter tells the client's secrets from
+    those that other people have made, where it has no name for them yet.
+    """
 
     client_id: str
     beside: Mapping[str, Secret] = {}
     environment: str = ""
     reference: str = ""
+    current: Secret | None = None
+    pending: Secret | None = None
+    previous: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,15 @@ Outcome = Applied | Refused | Unknown
 
 
 class Preflight(NamedTuple):
-    """What `check` found: cautions for the person, the number of secrets that are there, when the current one ends."""
+    """What `check` found: cautions for the person, the number of secrets that are there, when the current one ends.
+
+    `current_id`: what the issuer calls the current secret, where that can be told.
+    """
 
     cautions: Sequence[str] = ()
     secrets: int | None = None
     expires: float | None = None
+    current_id: str | None = None
 
 
 @runtime_checkable

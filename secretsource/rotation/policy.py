@@ -101,7 +101,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Whether a secret is to be changed now. `at`: seconds since 1970, None where its age is not known; `age`: seconds."""
+    """Whether a secret is to be changed now. `at`: seconds since 1970, None if its age is not known; `age`: seconds."""
 
     now: bool
     reason: str

@@ -8,21 +8,25 @@ Built bare, as a reference `vault://` does, it takes VAULT_* from the environmen
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
 from ...clock import Deadline, checked_seconds
 from ...credentials import Document
-from ...errors import BackendUnavailable, ConfigurationError, forgetting
+from ...errors import BackendUnavailable, ConfigurationError, SecretSourceError, forgetting
 from ...flight import PerProcess
 from ...reference import SecretReference
 from ...secret import Secret
+from ...state import RotationState
 from ...urls import check_url
-from .. import Backend, Stored, backend_for
+from .. import Backend, Held, Stored, backend_for
 from ..formats import Origin
+from ..layout import DocumentLayout
 from .answers import error_of
-from .kv import Place, deleted, document_of, place_of, reading, writing
+from .kv import Place, deleted, document_of, lifetime_in, place_of, reading, writing
 from .logins import (
     LOGINS,
     AppRole,
@@ -36,6 +40,7 @@ from .logins import (
     TokenFile,
     ViaAgent,
 )
+from .rotating import cautions, destroyed_before
 from .variables import settings
 from .visit import Vault, Visit
 
@@ -54,7 +59,7 @@ __all__ = [
 ]
 
 
-class VaultBackend:
+class VaultBackend(DocumentLayout):
     """Reads and writes secrets in Vault. Constructing does no I/O.
 
     `auth` is how it logs in; `namespace` that of the secrets, `auth_namespace` that of the login, if it is another.
@@ -67,7 +72,12 @@ class VaultBackend:
     options = frozenset({"mount", "version", "kv"})
     ttl: float | None = 300.0
     eventually_consistent = True  # a standby may lag behind
+    reaches = (
+        "Every program that reads this path by secretsource, within its store's ttl; "
+        "what Vault Agent or an operator renders from client_secret alone has the current secret and no other"
+    )
     _prefixes: tuple[str, ...] = ("VAULT",)  # of the variables
+    _program = "vault"
 
     @forgetting
     def __init__(
@@ -143,17 +153,18 @@ class VaultBackend:
         """Everything at this path of KV version 2, texts as Secrets; `version` is its number."""
         visit, place = self._to_write(reference, timeout)
         reply = visit.ask(reading(place))
-        metadata = reply.mapping("data", "metadata")
+        known = reply.mapping("data", "metadata")
         if reply.status == 404 and not reply.foreign:
             # Nothing yet, or a deleted version, after which the numbers go on.
-            number = None if metadata is None else metadata.get("version")
+            number = None if known is None else known.get("version")
             if number is None:
                 visit.check_new(place)
             return Stored({}, None if number is None else str(number))
         if not reply.good:
             raise visit.refusal(reply)
         document_of(reply, place, visit.origin)
-        return Stored(dict(reply.mapping("data", "data") or {}), str((metadata or {})["version"]))
+        fields = dict(reply.mapping("data", "data") or {})
+        return Stored(fields, str((known or {})["version"]), *lifetime_in(reply))
 
     def write_whole(
         self, reference: SecretReference, fields: Mapping[str, Any], *, version: str | None, timeout: float
@@ -172,6 +183,51 @@ class VaultBackend:
             raise visit.refusal(reply, needs="create and update")
         visit.await_version(place, number)
         return str(number)
+
+    @property
+    def copied(self) -> bool:
+        """Whether an agent stands between, which may keep what it has read."""
+        return isinstance(self._vault.get().login, ViaAgent)
+
+    def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
+        """What to be careful about. Raises AccessDenied where the token may not read and update the secret."""
+        deadline = Deadline(timeout)
+        found = cautions(*self._to_write(reference, deadline.left()), self._program)
+        ends = self.read_whole(reference, timeout=deadline.left()).expires
+        if ends is not None:
+            at = datetime.fromtimestamp(ends, UTC)
+            found.append(
+                f"Vault deletes what is at {reference} on {at:%Y-%m-%d %H:%M} UTC, and each version as long after it "
+                "was written (delete_version_after): rotate before that, or take the limit off"
+            )
+        return found
+
+    def drop_previous(
+        self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float
+    ) -> str | None:
+        """Take the previous secret out, and destroy all older versions; what was left undone of the latter."""
+        deadline = Deadline(timeout)
+        visit, place = self._to_write(reference, deadline.left())
+        try:
+            version: str | BackendUnavailable = self._write(
+                reference, held, {"_previous": None}, state, deadline.left()
+            )
+        except BackendUnavailable as error:
+            version = error.again()
+        if isinstance(version, BackendUnavailable):
+            failure, found = version, self._dropped(reference, held, state, deadline)
+            if found is None:
+                raise failure
+            version = found
+        return destroyed_before(visit, place, int(version), deadline, self._program)
+
+    def _dropped(self, reference: SecretReference, held: Held, state: RotationState, deadline: Deadline) -> str | None:
+        """The version that the write has made, if it is there though its answer was lost."""
+        with suppress(SecretSourceError):
+            now = self.read_held(reference, client_id=held.client_id, timeout=deadline.left())
+            if now.version != held.version and now.previous is None and now.state == state:
+                return now.version
+        return None
 
     def _to_write(self, reference: SecretReference, timeout: float) -> tuple[Visit, Place]:
         place, visit = place_of(reference), self._visit(reference, timeout)
@@ -218,6 +274,7 @@ class BaoBackend(VaultBackend):
     """The same for OpenBao: built bare, it takes BAO_* before VAULT_*."""
 
     _prefixes = ("BAO", "VAULT")
+    _program = "bao"
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:

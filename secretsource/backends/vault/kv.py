@@ -23,6 +23,7 @@ __all__ = [
     "advice",
     "deleted",
     "document_of",
+    "lifetime_in",
     "mounted_in",
     "place_of",
     "preflight",
@@ -160,6 +161,13 @@ def document_of(reply: Reply, place: Place, origin: Origin) -> Document:
             else "Is it Vault that answers?",
         )
     return Document(fields, version=str(number), created=_moment(text_of(metadata.get("created_time"))))
+
+
+def lifetime_in(reply: Reply) -> tuple[float | None, float | None]:
+    """When the version in a good answer was written, and when Vault ends it, in seconds since 1970."""
+    known = reply.mapping("data", "metadata") or {}
+    created, expires = (_moment(text_of(known.get(name))) for name in ("created_time", "deletion_time"))
+    return (None if created is None else created.timestamp(), None if expires is None else expires.timestamp())
 
 
 def deleted(reply: Reply, origin: Origin) -> SecretNotFound | None:
