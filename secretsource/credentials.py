@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .errors import ConfigurationError, MalformedSecret, SecretSourceError, forgetting
 from .reference import Fields, SecretReference
 from .secret import Masked, Secret
+from .state import RotationState
 
 __all__ = ["Document", "ClientCredentials", "Binding", "Meaning", "interpret"]
 
@@ -154,11 +155,13 @@ class Meaning(NamedTuple):
     """A document's credentials, and what it binds them to.
 
     `apart`: what the documents of pending and previous credentials bind those to, where a store keeps them apart.
+    `tokens_not_before`: seconds since 1970; older tokens were obtained with a secret that has leaked.
     """
 
     credentials: ClientCredentials
     binding: Binding
     apart: Mapping[str, Binding] = {}
+    tokens_not_before: float | None = None
 
 
 def interpret(document: Document, reference: SecretReference, client_id: str | None = None) -> Meaning:
@@ -189,7 +192,11 @@ class _Reading:
         binding = Binding(
             *(self._optional(home, key) or self._optional(top, key) for key in ("issuer", "token_url", "environment"))
         )
-        return self._with_others(Meaning(credentials, binding), home, name)
+        state = home.get(f"{name}_rotation")
+        # One that cannot be read is for rotators to complain about.
+        known = RotationState.read(state.reveal()) if isinstance(state, Secret) else None
+        not_before = None if known is None else known.tokens_not_before
+        return self._with_others(Meaning(credentials, binding, tokens_not_before=not_before), home, name)
 
     def _whole_text(self, text: Secret) -> Meaning:
         if self._reference.fields is not None:

@@ -50,7 +50,7 @@ class Reading(NamedTuple):
     `ticket` is that of its flight, `began` when that began, `due` when the next read is. `values` is a fingerprint of
     all candidates, `changed` when they last became others (None: never since the first read). `leased`: the store made
     them for this read, and makes others for the next. `apart`: what pending and previous are bound to, where those have
-    documents of their own.
+    documents of their own. `tokens_not_before`: as in `Meaning`.
     """
 
     credentials: ClientCredentials
@@ -63,6 +63,7 @@ class Reading(NamedTuple):
     changed: float | None
     leased: bool = False
     apart: Mapping[str, Binding] = {}
+    tokens_not_before: float | None = None
 
 
 class _Lease(NamedTuple):
@@ -344,6 +345,7 @@ class CredentialsSource:
             changed,
             leased=lease.leased,
             apart=meaning.apart,
+            tokens_not_before=meaning.tokens_not_before,
         )
         self._kept, self._trouble = kept, None
         return kept

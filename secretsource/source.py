@@ -508,6 +508,7 @@ class TokenSource:
         try:
             admitted = self._fetcher.admit(flight, early=call.after > 0)
             if admitted is not None:
+                self._drop_leaked(admitted.reading)  # whether or not there will be another
                 granted = self._fetcher.fetch(
                     call.identity, flight, admitted, patient=not alive, notice=lambda read: self._notice(call, read)
                 )
@@ -606,6 +607,15 @@ class TokenSource:
         if renamed:
             self._drop(lambda kept: True)
         self._client = client
+        self._drop_leaked(reading)
+
+    def _drop_leaked(self, reading: Reading) -> None:
+        """Drop tokens that were obtained before a secret that has leaked was changed."""
+        not_before = reading.tokens_not_before
+        if not_before is not None:
+            # It may lie ahead: what is obtained from now on is looked at when the store is read again.
+            since = min(not_before, self._clock.now().wall)
+            self._drop(lambda kept: kept.token.obtained.wall < since)
 
     def _drop(self, gone: Callable[[Kept], bool]) -> bool:
         default = self._default

@@ -36,6 +36,8 @@ __all__ = [
     "POSIX_ACL",
     "Access",
     "Violation",
+    "is_network",
+    "is_shared",
     "kind_of",
     "mount_of",
     "posix_acl",
@@ -54,6 +56,8 @@ _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK = 0x02, 0x04, 0x08, 0x10
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|coda|davfs|glusterfs|gpfs|lustre|beegfs|orangefs|ocfs2|gfs2|fuse(\..*)?"
 )
+# Of the machine around a virtual one, which may write there, too.
+_SHARED = re.compile(r"virtiofs|vboxsf|prl_fs|vmhgfs|hgfs|drvfs")
 
 
 class Violation(NamedTuple):
@@ -195,7 +199,7 @@ class Access:
             return Violation(
                 "F16", f"the file system of {shown(path)} cannot be told here", "Set access=private, which does not ask"
             )
-        if _NETWORK.fullmatch(mount.kind):
+        if is_network(mount.kind):
             return Violation(
                 "F15",
                 f"{shown(path)} is on a network file system ({mount.kind})",
@@ -245,6 +249,16 @@ def mount_of(fd: int) -> Mount | None:
     except (FileNotFoundError, PermissionError, StopIteration, IndexError):
         return None
     return Mount(mount_id, kind)
+
+
+def is_network(kind: str) -> bool:
+    """Whether a file system of this type may be another machine's, or a program's own."""
+    return _NETWORK.fullmatch(kind) is not None
+
+
+def is_shared(kind: str) -> bool:
+    """Whether it is a folder that a virtual machine shares with the one around it."""
+    return _SHARED.fullmatch(kind) is not None
 
 
 def kind_of(mode: int) -> str:

@@ -1,9 +1,9 @@
 """Changing single fields in the text of a secret file, and nothing else.
 
-JSON is written anew, its names in their order. In toml, ini and env only the line of a field is altered, added or
-taken out, and comments stay. No writer of these formats is needed for that: a line that might be the right one is
-altered, and the whole is read again; if it does not hold exactly what was wanted, the next line is tried. Where none
-fits, the file stays as it is and the error says what to write by hand.
+Only the line of a field is altered, added or taken out, and comments stay. No writer of these formats is needed for
+that: a line that might be the right one is altered, and the whole is read again; if it does not hold exactly what was
+wanted, the next line is tried. Where none fits, JSON is written anew, its names in their order; a file in another
+format stays as it is, and the error says what to write by hand.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ WHOLE = "client_secret"
 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*')"""
+_JSON_MEMBER = re.compile(
+    r"""(?P<before>[ \t]*)(?P<name>"(?:[^"\\]|\\.)*")(?P<sign>[ \t]*:[ \t]*)"(?:[^"\\]|\\.)*"(?P<rest>[ \t]*,?\s*)"""
+)
 # Each is a whole parse of the document.
 _CANDIDATES_AT_MOST = 32
 
@@ -185,14 +188,15 @@ def _changed(tree: dict[str, Any], way: tuple[str, ...], value: str | None) -> d
 def _candidates(
     document: str, format: str, way: tuple[str, ...], value: str | None, wanted: dict[str, Any]
 ) -> Iterator[str]:
+    lines = re.findall(r"[^\n]*\n|[^\n]+", document)
+    end = "\r\n" if "\r\n" in document else "\n"
     if format == "json":
+        yield from islice(_json_lines(lines, way[-1], value, end), _CANDIDATES_AT_MOST - 1)
         written = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
         # Half a character can stand in JSON as an escape, and not in UTF-8.
         yield json.dumps(wanted, indent=2) + "\n" if re.search("[\ud800-\udfff]", written) else written
         return
     syntax = _SYNTAX[format]
-    lines = re.findall(r"[^\n]*\n|[^\n]+", document)
-    end = "\r\n" if "\r\n" in document else "\n"
     stretches = _stretches(lines, format, way)
     inside = [number for stretch in stretches for number in stretch]
     yield from _altered(lines, inside, syntax, way[-1], value)
@@ -200,6 +204,34 @@ def _candidates(
         yield from _added(lines, stretches, format, way, syntax.line(way[-1], value), end)
     # Last, since there may be many: a header may be written in another way than ours.
     yield from _altered(lines, sorted({*range(len(lines))}.difference(inside)), syntax, way[-1], value)
+
+
+def _json_lines(lines: list[str], name: str, value: str | None, end: str) -> Iterator[str]:
+    """With the member changed where each has a line of its own, as an editor's or another program's indentation has."""
+    members = [(number, found) for number, line in enumerate(lines) if (found := _JSON_MEMBER.fullmatch(line))]
+    new = None if value is None else json.dumps(value, ensure_ascii=False)
+    named = [(number, found) for number, found in members if found["name"] in (json.dumps(name), _in_toml(name))]
+    for number, found in named:
+        before, after = lines[:number], lines[number + 1 :]
+        if new is not None:
+            yield "".join([*before, found["before"], found["name"], found["sign"], new, found["rest"], *after])
+        elif "," in found["rest"]:
+            yield "".join([*before, *after])
+        else:  # the last one: the comma before it goes as well
+            yield re.sub(r",(\s*)\Z", r"\1", "".join(before)) + "".join(after)
+    if named or new is None:
+        return
+    # Behind the one that its name goes on from, as that of a pending secret does, else at the end.
+    places = sorted(members, key=lambda member: (_goes_on(name, member[1]["name"]), member[0]), reverse=True)
+    for number, found in places:
+        line = lines[number].rstrip("\r\n")
+        comma = "," if "," in found["rest"] else ""
+        added = f"{found['before']}{_in_toml(name)}{found['sign']}{new}{comma}{end}"
+        yield "".join([*lines[:number], line, "" if comma else ",", end, added, *lines[number + 1 :]])
+
+
+def _goes_on(name: str, other: str) -> bool:
+    return _in_toml(name).startswith(f"{other[:-1]}_")
 
 
 def _stretches(lines: list[str], format: str, way: tuple[str, ...]) -> list[range]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace as with_changes
 from typing import Any, NamedTuple, TypeVar
@@ -18,12 +18,14 @@ from ..errors import AccessDenied, BackendError, BackendUnavailable, Configurati
 from ..events import LOGGER
 from ..reference import Fields, SecretReference
 from ..secret import Secret
+from ..state import LONGEST_STATE
 from . import Stored
 from .access import CHECKABLE, LEVELS, Access, shown
 from .edits import WHOLE, changes_between, edit
 from .formats import Origin, format_of, parse
-from .replace import locked, opened_to_replace, replace
-from .walk import Chain, Contents, Walk, unwalked, version_of, walked
+from .layout import DocumentLayout, names_of
+from .replace import locked, looked_through, opened_to_replace, replace
+from .walk import LARGEST, Chain, Contents, Walk, unwalked, version_of, walked
 
 __all__ = ["FileBackend", "LevelMet"]
 
@@ -40,12 +42,14 @@ class LevelMet(NamedTuple):
     reason: str | None
 
 
-class FileBackend:
+class FileBackend(DocumentLayout):
     """Reads and writes secret files.
 
     `access` is the level a file must meet unless its reference says otherwise: strict, private, mounted, or here
     only, unchecked. `root` confines it: relative references begin there, and nothing outside is read, links
-    resolved. `owners` are further user names or numbers whose files `mounted` accepts. Constructing does no I/O.
+    resolved. `owners` are further user names or numbers whose files `mounted` accepts. `post_replace` is called with
+    the path after a file was replaced, outside of every lock: it may set an SELinux label, copy the file, or signal a
+    program; what it raises is logged, and the file stays written. Constructing does no I/O.
 
     A document's `version` is eight hex digits of a digest of its content, under a key of this process: equal ones
     mean equal contents, within one process.
@@ -53,12 +57,26 @@ class FileBackend:
 
     options = frozenset({"format", "access"})
     ttl: float | None = 0.0
+    reaches = (
+        "Every program that reads this very file by secretsource; "
+        "what was copied from it, or read at a start, has the current secret and no other"
+    )
 
     def __init__(
-        self, *, root: str | os.PathLike[str] | None = None, access: str = "private", owners: Iterable[int | str] = ()
+        self,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        access: str = "private",
+        owners: Iterable[int | str] = (),
+        post_replace: Callable[[str], object] | None = None,
     ) -> None:
+        if post_replace is not None and not callable(post_replace):
+            raise ConfigurationError(
+                f"post_replace= is a {type(post_replace).__name__}", hint="Give a function that takes the path"
+            )
         self._access = Access.of(access, owners)
         self._root = None if root is None else os.path.abspath(root)
+        self._post_replace = post_replace
         self._warned: set[str] = set()
 
     def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
@@ -94,8 +112,13 @@ class FileBackend:
 
         def read(walk: Walk) -> Stored:
             folder, name = self._place(walk, reference)
-            text = _current(walk, folder, name)
-            return Stored(_tree(text, format, walk.origin), None if text is None else version_of(text))
+            opened = opened_to_replace(walk, folder, name)
+            if opened is None:
+                return Stored({}, None)
+            text, modified = walk.contents(opened)
+            return Stored(
+                _tree(text, format, walk.origin), version_of(text), None if modified is None else modified.timestamp()
+            )
 
         return self._writing(reference, read)
 
@@ -108,7 +131,7 @@ class FileBackend:
         be written safely, ConfigurationError where the format does not allow it; the last two say what to do.
         """
         format = self._writable(reference)
-        deadline = Deadline(timeout)
+        deadline, replaced = Deadline(timeout), list[str]()
 
         def write(walk: Walk) -> str:
             folder, name = self._place(walk, reference)
@@ -122,11 +145,48 @@ class FileBackend:
                 changes = changes_between(_tree(text, format, walk.origin), fields, walk.origin)
                 if text is not None and not changes:
                     return version_of(text)
-                new = edit(text, format, changes, walk.origin)
+                new = _readable(edit(text, format, changes, walk.origin), walk.origin)
                 replace(walk, folder, name, new, old)
+                replaced.append(walk.path(folder, name))
             return version_of(new)
 
-        return self._writing(reference, write)
+        written = self._writing(reference, write)
+        for path in replaced:
+            self._tell(path, reference)
+        return written
+
+    def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
+        """What to be careful about, found without writing.
+
+        Raises AccessDenied where the file cannot be replaced, ConfigurationError where its format has no room for what
+        a rotation keeps; both say what to do.
+        """
+        format = self._writable(reference)
+        if format == "text":
+            raise ConfigurationError(
+                f"{reference} is one text, which has no room for a pending secret beside the current one",
+                hint='Keep both in a .json file, {"client_id": "…", "client_secret": "…"}: secretsource put makes one',
+            )
+
+        def look(walk: Walk) -> Sequence[str]:
+            folder, name = self._place(walk, reference)
+            opened, cautions = looked_through(walk, folder, name)
+            if opened is not None:
+                _try_out(walk.contents(opened).text, format, reference, walk.origin)
+            return cautions
+
+        return self._writing(reference, look)
+
+    def _tell(self, path: str, reference: SecretReference) -> None:
+        if self._post_replace is None:
+            return
+        failed = ""
+        try:
+            self._post_replace(path)
+        except Exception as error:
+            failed = type(error).__name__
+        if failed:
+            LOGGER.warning("%s is written, but post_replace failed: %s", reference, failed)
 
     def _access_of(self, reference: SecretReference) -> Access:
         level = reference.option("access")
@@ -223,9 +283,26 @@ def _field(walk: Walk, folder: Chain, name: str) -> Contents:
     return contents._replace(text=text)
 
 
-def _current(walk: Walk, folder: Chain, name: str) -> Secret | None:
-    opened = opened_to_replace(walk, folder, name)
-    return None if opened is None else walk.contents(opened).text
+def _readable(text: Secret, origin: Origin) -> Secret:
+    """The text itself. Raises ConfigurationError where it could not be read again."""
+    if len(text.reveal().encode()) > LARGEST:
+        raise ConfigurationError(
+            f"{origin} is left as it was: it would be larger than {LARGEST // 1024} KiB, and not be read again",
+            hint="Keep the credentials in a file of their own",
+        )
+    return text
+
+
+def _try_out(text: Secret, format: str, reference: SecretReference, origin: Origin) -> None:
+    """Make each change of a rotation to the text, and throw it away. Raises ConfigurationError where one fails."""
+    current, pending, previous, state = names_of(reference)
+    longest = Secret("x" * LONGEST_STATE)
+    for changes in (
+        {pending: longest, state: longest},
+        {current: longest, pending: None, previous: longest},
+        {previous: None},
+    ):
+        text = _readable(edit(text, format, changes, origin), origin)
 
 
 def _tree(text: Secret | None, format: str, origin: Origin) -> dict[str, Any]:

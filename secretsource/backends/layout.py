@@ -17,7 +17,7 @@ from ..secret import Secret
 from ..state import LONGEST_STATE, RotationState
 from . import Backend, Held, Rotatable, Stored, Writable
 
-__all__ = ["DocumentLayout", "rotatable"]
+__all__ = ["DocumentLayout", "names_of", "rotatable"]
 
 _DEFAULT_FIELDS = Fields("client_id", "client_secret")
 _STATE = "rotation"
@@ -208,6 +208,12 @@ def _conflict(reference: SecretReference, what: str) -> BackendUnavailable:
         store=reference.store,
         hint="Read it again, and decide again",
     )
+
+
+def names_of(reference: SecretReference) -> tuple[str, str, str, str]:
+    """The fields of the secret, the pending and the previous one, and the state, as the reference writes them."""
+    field = (reference.fields or _DEFAULT_FIELDS).secret
+    return (field, f"{field}_pending", f"{field}_previous", f"{field}_{_STATE}")
 
 
 def _names(name: str) -> tuple[str, ...]:

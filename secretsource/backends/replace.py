@@ -19,13 +19,13 @@ from typing import NoReturn
 from ..clock import Deadline
 from ..errors import AccessDenied, BackendUnavailable
 from ..secret import Secret
-from .access import POSIX_ACL, kind_of, mount_of, posix_acl, shown, user_name
+from .access import POSIX_ACL, is_network, is_shared, kind_of, mount_of, posix_acl, shown, user_name
 from .walk import Chain, Opened, Walk, refusal
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["locked", "opened_to_replace", "replace"]
+__all__ = ["locked", "looked_through", "opened_to_replace", "replace"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _LOCK = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -37,19 +37,18 @@ def locked(walk: Walk, folder: Chain, name: str, deadline: Deadline) -> Iterator
     """Be the only writer of this file for a while. Raises BackendUnavailable when another one is, to the end."""
     _check_folder(walk, folder)
     lock = f".{name}.lock"
-    walk.at = walk.path(folder, lock)
-    fd = walk.keep(os.open(lock, _LOCK, 0o600, dir_fd=folder[-1].fd))
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid not in (0, os.geteuid()):
-        _refuse(walk, "F02", f"{shown(walk.at)} is no lock file of ours", "Look who made it, and remove it")
-    while not _taken(fd):
+    fd = _opened_lock(walk, folder, lock)
+    while not (_taken(fd) and _stands(fd, folder, lock)):
         if deadline.over():
             raise walk.origin.error(
                 BackendUnavailable,
                 f"is being written by another process, which holds {shown(walk.path(folder, lock))}",
                 "Try again when it is done",
             )
-        time.sleep(_ASK_AGAIN)
+        if _stands(fd, folder, lock):
+            time.sleep(_ASK_AGAIN)
+        else:  # somebody has removed it, and who comes now locks another one
+            fd = _opened_lock(walk, folder, lock)
     try:
         yield
     finally:
@@ -76,6 +75,34 @@ def opened_to_replace(walk: Walk, folder: Chain, name: str) -> Opened | None:
     return opened
 
 
+def looked_through(walk: Walk, folder: Chain, name: str) -> tuple[Opened | None, list[str]]:
+    """The file, and what to be careful about with it, found without writing.
+
+    Raises AccessDenied for what could not be replaced. That is so on network file systems and on those of programs:
+    another machine's writer may not see our lock, and a rename may be done twice, or be seen late.
+    """
+    opened = opened_to_replace(walk, folder, name)
+    path, directory = shown(walk.path(folder, name)), shown(walk.path(folder))
+    mount = mount_of(folder[-1].fd)
+    if mount is not None and is_network(mount.kind):
+        seen = f"{path} is on a network file system ({mount.kind}), where locks and renames are not to be relied on"
+        _refuse(walk, "F15", seen, "Keep it on a local disk of the machine that rotates it")
+    own = {"effective_ids": True} if os.access in os.supports_effective_ids else {}
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder[-1].fd, **own):
+        seen = f"{user_name(os.geteuid())} cannot write to the directory {directory}, where the new file is made"
+        _refuse(walk, "F10", seen, "Rotate it as the owner of that directory")
+    with suppress(FileNotFoundError):
+        _check_lock(walk, walk.look(folder, f".{name}.lock"))
+    if opened is not None and not _owner_is_kept(opened):
+        _refuse_owner(walk, opened)
+    if mount is None:
+        return opened, [f"The file system of {path} cannot be told here: over a network, a rotation is not safe"]
+    if is_shared(mount.kind):
+        caution = f"{path} is shared between machines ({mount.kind}), which do not see each other's locks"
+        return opened, [f"{caution}: rotate it from one of them only"]
+    return opened, []
+
+
 def replace(walk: Walk, folder: Chain, name: str, text: Secret, old: Opened | None) -> None:
     """Put a file with this text there, with owner, mode and ACL of the old one, or else ours and mode 0600."""
     directory = folder[-1].fd
@@ -87,13 +114,29 @@ def replace(walk: Walk, folder: Chain, name: str, text: Secret, old: Opened | No
         _made_alike(walk, fd, old)
         _write(fd, text)
         os.fsync(fd)
-        walk.at = walk.path(folder, name)
+        _check_unchanged(walk, folder, name, old)
         os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with suppress(OSError):
             os.unlink(new, dir_fd=directory)
         raise
     os.fsync(_readable(walk, folder))
+
+
+def _check_unchanged(walk: Walk, folder: Chain, name: str, old: Opened | None) -> None:
+    """Not everybody who writes the file knows of our lock: an editor does not."""
+    try:
+        now = _identity(walk.look(folder, name))
+    except FileNotFoundError:
+        now = None
+    if now != (None if old is None else _identity(old.status)):
+        raise walk.origin.error(
+            BackendUnavailable, "was changed by somebody else meanwhile", "Read it again, and decide again"
+        )
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _sweep(walk: Walk, folder: Chain, name: str) -> None:
@@ -133,17 +176,43 @@ def _made_alike(walk: Walk, fd: int, old: Opened | None) -> None:
             os.fchown(fd, owner, group)
             kept = True
     if not kept:
-        whose = f"{user_name(old.status.st_uid)} and its group {old.status.st_gid}"
-        _refuse(
-            walk,
-            "F03",
-            f"{shown(old.path)} belongs to {whose}, which {user_name(os.geteuid())} cannot keep",
-            f"Write it as {user_name(old.status.st_uid)}",
-        )
+        _refuse_owner(walk, old)
     os.fchmod(fd, stat.S_IMODE(old.status.st_mode))
     acl = posix_acl(old.fd)
     if acl is not None and sys.platform == "linux":
         os.setxattr(fd, POSIX_ACL, acl)
+
+
+def _owner_is_kept(old: Opened) -> bool:
+    """Whether we may give a new file this owner and group, as far as can be told without trying it."""
+    us = os.geteuid()
+    return us == 0 or (old.status.st_uid == us and old.status.st_gid in (os.getegid(), *os.getgroups()))
+
+
+def _refuse_owner(walk: Walk, old: Opened) -> NoReturn:
+    whose = f"{user_name(old.status.st_uid)} and its group {old.status.st_gid}"
+    seen = f"{shown(old.path)} belongs to {whose}, which {user_name(os.geteuid())} cannot keep"
+    _refuse(walk, "F03", seen, f"Write it as {user_name(old.status.st_uid)}")
+
+
+def _opened_lock(walk: Walk, folder: Chain, lock: str) -> int:
+    walk.at = walk.path(folder, lock)
+    fd = walk.keep(os.open(lock, _LOCK, 0o600, dir_fd=folder[-1].fd))
+    _check_lock(walk, os.fstat(fd))
+    return fd
+
+
+def _check_lock(walk: Walk, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid not in (0, os.geteuid()):
+        _refuse(walk, "F02", f"{shown(walk.at)} is no lock file of ours", "Look who made it, and remove it")
+
+
+def _stands(fd: int, folder: Chain, lock: str) -> bool:
+    """Whether the lock file is still the one that others find."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(lock, dir_fd=folder[-1].fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _taken(fd: int) -> bool:

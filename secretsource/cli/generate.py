@@ -11,8 +11,8 @@ __all__ = ["add_to"]
 
 def add_to(command: argparse.ArgumentParser) -> None:
     command.description = (
-        f"{command.description} It is of characters that every encoding leaves as they are, and all that standard "
-        "output gets: secretsource generate | secretsource put pos --pending"
+        f"{command.description} It has only characters that every encoding leaves as they are, and is all that "
+        "standard output gets."
     )
     command.add_argument("--bits", type=int, default=FEWEST_BITS, metavar="N", help=f"random bits ({FEWEST_BITS})")
     command.set_defaults(run=_run)

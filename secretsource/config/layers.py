@@ -30,7 +30,8 @@ KEYS = {
 # What is said about changing the secret itself: no argument of a source.
 DURATIONS = ("every", "wait", "soak", "propagation", "landing", "command_timeout", "max_wait")
 ROTATION = {
-    **dict.fromkeys(("adapter", "command", "owner"), "str"),
+    **dict.fromkeys(("adapter", "owner"), "str"),
+    "command": "str | list[str]",
     **dict.fromkeys(DURATIONS, "str | float"),
     "proofs": "int",
     "accept_gap": "bool",
@@ -146,8 +147,11 @@ class Configuration:
         command = values.get(("rotation", "command"))
         if ca_file is not None:
             values["ca_file",] = ca_file._replace(value=os.path.join(self._folder, ca_file.value))
-        if command is not None and "/" in command.value:  # else it is looked up as a shell does
-            values["rotation", "command"] = command._replace(value=os.path.join(self._folder, command.value))
+        if command is not None:
+            program, *rest = command.value if isinstance(command.value, list) else [command.value]
+            if "/" in program:  # else it is looked up as a shell does
+                program = os.path.join(self._folder, program)
+            values["rotation", "command"] = command._replace(value=[program, *rest] if rest else program)
         if credentials is not None:
             failure = None
             try:
@@ -233,7 +237,8 @@ def _check_rotation(table: Any, at: At) -> None:
     if table.get("proofs", 1) < 1:
         raise at.under("proofs").error("is a whole number above 0", None)
     for key in ("adapter", "command"):
-        if not table.get(key, "-").strip():
+        named = table.get(key, "-")
+        if not (named[:1] or [""])[0].strip():
             raise at.under(key).error("is empty", "Name one, or leave it out")
 
 

@@ -17,7 +17,7 @@ from .tables import At, Takes, check_table, hosts_of, near, pieces, takes_of
 
 __all__ = ["ConfiguredStores", "StoreTable"]
 
-_NOT_WRITTEN = ("session", "client", "stores", "environ")
+_NOT_WRITTEN = ("session", "client", "stores", "environ", "post_replace")
 _PATHS = ("ca_file", "client_cert", "path", "root")
 
 

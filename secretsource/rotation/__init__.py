@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine import Report as Report
     from .engine import Rotation as Rotation
     from .engine import Status as Status
     from .generate import generate as generate
@@ -30,12 +29,17 @@ if TYPE_CHECKING:
     from .outcome import Preflight as Preflight
     from .outcome import Refused as Refused
     from .outcome import Unknown as Unknown
+    from .plan import Finding as Finding
+    from .plan import Plan as Plan
     from .policy import Due as Due
     from .policy import Policy as Policy
+    from .run import Report as Report
 
 # Loaded at first use: an adapter of a third party needs the words and not the engine.
 _HOMES = {
-    "engine": "Rotation Report Status",
+    "engine": "Rotation Status",
+    "run": "Report",
+    "plan": "Plan Finding",
     "policy": "Policy Due",
     "outcome": "Adapter Capabilities Client Preflight Applied Minted Refused Unknown",
     "hooks": "Gate Moment Proceed Hold Abort",
@@ -47,6 +51,8 @@ __all__ = [
     "Rotation",
     "Report",
     "Status",
+    "Plan",
+    "Finding",
     "Policy",
     "Due",
     "Adapter",

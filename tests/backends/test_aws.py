@@ -427,17 +427,17 @@ def test_fifty_threads_make_one_client(moto: Moto) -> None:
     reference, backend = f"aws://{moto.create(DOCUMENT)}", moto.backend()
     found = in_threads(50, lambda: read(backend, reference).version)
     assert len(set(found)) == 1, found
-    assert len(backend._clients.get()._made.clients) == 1
+    assert len(backend._calls._clients.get()._made.clients) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_makes_a_client_of_its_own(moto: Moto) -> None:
     backend = moto.backend()
     read(backend, f"aws://{moto.create(DOCUMENT)}")
-    parents = backend._clients.get()
+    parents = backend._calls._clients.get()
     child = os.fork()
     if child == 0:
-        os._exit(0 if backend._clients.get() is not parents else 1)
+        os._exit(0 if backend._calls._clients.get() is not parents else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -489,7 +489,7 @@ def test_the_environment_leads_to_no_endpoint_no_proxy_and_no_key_log(
         monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
         assert revealed(read(aws.backend(), "aws://prod/pos").text) == "here"
         bare = AwsBackend(session=session(), attempts=1)
-        client = bare._clients.get().client(REGION, Deadline(20.0), Deadline(20.0))
+        client = bare._calls._clients.get().client(REGION, Deadline(20.0), Deadline(20.0))
         # No request: the endpoint is what matters.
         assert client.meta.endpoint_url == f"https://secretsmanager.{REGION}.amazonaws.com"
         assert other.asked == []

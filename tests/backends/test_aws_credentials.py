@@ -126,7 +126,7 @@ def test_clients_for_several_regions_are_made_one_at_a_time(program: Program) ->
 def test_no_lock_is_held_while_credentials_are_found(program: Program) -> None:
     program.takes(3.0)
     with Scripted(always(value("here"))) as aws:
-        clients = aws.backend(session=None, region=REGION)._clients.get()
+        clients = aws.backend(session=None, region=REGION)._calls._clients.get()
         waiting = threading.Thread(target=clients.client, args=(REGION, Deadline(20.0), Deadline(20.0)))
         waiting.start()
         try:

@@ -75,7 +75,9 @@ def test_a_new_file_is_private_and_read_back(folder: Path, name: str) -> None:
     document = read(path)
     assert document.version == version
     assert revealed(document.text or document.fields) == (CANARY if name == "pos" else POS)
-    assert FileBackend().read_whole(reference(path), timeout=5) == Stored(fields, version)
+    stored = FileBackend().read_whole(reference(path), timeout=5)
+    assert stored == Stored(fields, version, stored.created)
+    assert stored.created == pytest.approx(path.stat().st_mtime, abs=0.001)
     assert {each.name for each in folder.iterdir()} == {name, f".{name}.lock"}
 
 

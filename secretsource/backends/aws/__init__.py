@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple
 
-from ...clock import SYSTEM_CLOCK, WAITS_BETWEEN_ATTEMPTS, Deadline, checked_seconds, pause
+from ...clock import Deadline, checked_seconds, pause
 from ...credentials import Document
 from ...errors import (
     BackendUnavailable,
@@ -26,43 +25,41 @@ from ...errors import (
     forgetting,
 )
 from ...events import LOGGER
-from ...flight import PerProcess
 from ...reference import SecretReference
 from ...secret import Secret
+from ...state import RotationState
 from ...transport import Transport
 from ...urls import check_url
-from .. import Stored
+from .. import Held, Stored
 from ..edits import WHOLE, changes_between, edit
-from ..formats import Fault as Unreadable
-from ..formats import Origin, parse, parse_bytes
-from .faults import Fault, malformed
-from .place import CURRENT, PENDING, PREVIOUS, Place, RegionMemory, checked_region, place_of
-from .wire import Clients, Settings
+from ..formats import Origin, parse
+from ..layout import DocumentLayout
+from .calls import (
+    Calls,
+    Value,
+    describing,
+    format_in,
+    getting,
+    origin_of,
+    size_of,
+    text_of,
+    tree_of,
+    without_line_end,
+)
+from .faults import Fault
+from .labels import PUT
+from .place import CURRENT, PENDING, PREVIOUS, Place, checked_region, place_of
+from .staging import LARGEST, LabelsLayout, cautions, says_flat, with_state
+from .wire import Settings
 
 __all__ = ["AwsBackend"]
 
-T = TypeVar("T")
-
-# From a region to a call that is made with its client.
-_Action: TypeAlias = Callable[[str | None], Callable[[Any], T | Fault]]
-
-_LARGEST = 65536  # bytes of a secret value
 _KNOWN_AT_MOST = 256
-_OWN_STAGE = "secretsource-put"
 _READ_BACK_EVERY = 0.2
 _PARTIAL = "It is a partial ARN, which may mean another secret: give the full one, with six characters behind the name"
 _CHANGED = "was changed by somebody else meanwhile"
-
-
-class _Value(NamedTuple):
-    """One version of a secret. `content`: its text, or why its bytes are none."""
-
-    arn: str
-    version: str
-    stages: tuple[str, ...]
-    created: datetime | None
-    content: Secret | Unreadable
-    binary: bool
+_LAYOUTS = ("labels", "document")
+_KINDS = {PENDING: "pending", PREVIOUS: "previous"}
 
 
 class _Known(NamedTuple):
@@ -85,6 +82,8 @@ class AwsBackend:
     without one. `proxy` is None, a URL or "env". One request is given `connect_timeout` plus `read_timeout` seconds
     and is made at most `attempts` times a region, all inside the time of the read. A read within the TTL asks for
     AWSCURRENT; with `watch_labels` for the labels first (DescribeSecret), and only for values that are not held.
+    `layout` says how a secret is rotated: "labels" keeps pending and previous apart, as AWS does it; "document" keeps
+    them beside the secret in AWSCURRENT, for fleets that are given copies of that.
     """
 
     options = frozenset({"region", "regions", "stage", "version", "format"})
@@ -106,6 +105,7 @@ class AwsBackend:
         read_timeout: float = 5.0,
         attempts: int = 3,
         watch_labels: bool = False,
+        layout: Literal["labels", "document"] = "labels",
     ) -> None:
         if find_spec("boto3") is None:
             raise ConfigurationError("the store aws needs boto3", hint="Run pip install 'secretsource[aws]'")
@@ -126,6 +126,8 @@ class AwsBackend:
             raise ConfigurationError(f"attempts={attempts!r} is not a number from 1 to 10")
         if not isinstance(watch_labels, bool):
             raise ConfigurationError(f"watch_labels= is True or False, not {type(watch_labels).__name__}")
+        if layout not in _LAYOUTS:
+            raise ConfigurationError("layout= is 'labels' or 'document'")
         if endpoint_url is not None:
             check_url(endpoint_url, "endpoint_url")
         Transport(proxy=proxy)  # says what is wrong with it
@@ -140,10 +142,12 @@ class AwsBackend:
             read_timeout=checked_seconds("read_timeout", read_timeout),
         )
         self._region = None if region is None else checked_region(region, "region=")
-        self._attempts = attempts
         self._watch_labels = watch_labels
-        self._clients = PerProcess(lambda: Clients(settings))
-        self._memory = RegionMemory(SYSTEM_CLOCK)
+        self._calls = Calls(settings, attempts)
+        self._apart = layout == "labels"
+        self._layout: LabelsLayout | _InDocument = (
+            LabelsLayout(self._calls, self._writable) if self._apart else _InDocument(self)
+        )
         self._known: dict[str, _Known] = {}
         self._warned: set[str] = set()
 
@@ -174,7 +178,7 @@ class AwsBackend:
         """Everything under AWSCURRENT; the one secret of a plain text is called client_secret."""
         place = self._writable(reference)
         value = self._current(place, reference, Deadline(timeout))
-        return Stored({}, None) if value is None else Stored(self._tree(value, place, reference), value.version)
+        return Stored({}, None) if value is None else Stored(tree_of(value, place, reference), value.version)
 
     def write_whole(
         self, reference: SecretReference, fields: Mapping[str, Any], *, version: str | None, timeout: float
@@ -189,20 +193,20 @@ class AwsBackend:
         now = self._current(place, reference, deadline)
         if (None if now is None else now.version) != version:
             raise origin.error(BackendUnavailable, _CHANGED, "Read it again, and decide again")
-        text = None if now is None else self._text(now, place, reference)
-        changes = changes_between({} if now is None else self._tree(now, place, reference), fields, origin)
+        text = None if now is None else text_of(now, place, reference)
+        changes = changes_between({} if now is None else tree_of(now, place, reference), fields, origin)
         if now is not None and not changes:
             return now.version
-        format = _format(text, place)
+        format = format_in(text, place)
         if format == "text" and set(fields) != {WHOLE}:
             raise ConfigurationError(
                 f"{reference} is left as it was: it holds one text, the secret, and no further field",
                 hint="Give the client ID beside the reference, or make its value a JSON object",
             )
-        new = _without_line_end(edit(text, format, changes, origin))
-        if _size(new) > _LARGEST:
+        new = without_line_end(edit(text, format, changes, origin))
+        if size_of(new) > LARGEST:
             raise ConfigurationError(
-                f"{reference} is left as it was: its new value has more than {_LARGEST} bytes",
+                f"{reference} is left as it was: its new value has more than {LARGEST} bytes",
                 hint="Take out what does not belong there",
             )
         token = str(uuid.uuid4())
@@ -210,6 +214,51 @@ class AwsBackend:
             self._put(place, reference, new, token, version, deadline)
         self._read_back(place, reference, token, version, deadline)
         return token
+
+    @property
+    def copied(self) -> bool:
+        """Whether programs are given copies, of which only the operator knows how soon they follow."""
+        return self._layout.copied
+
+    @property
+    def reaches(self) -> str:
+        """Which programs see a secret while it is changed."""
+        return self._layout.reaches
+
+    def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
+        """Raises AccessDenied, or ConfigurationError where the secret is a Lambda function's or a replica."""
+        return self._layout.preflight(reference, timeout=timeout)
+
+    def read_held(self, reference: SecretReference, *, client_id: str | None, timeout: float) -> Held:
+        return self._layout.read_held(reference, client_id=client_id, timeout=timeout)
+
+    def claim(
+        self,
+        reference: SecretReference,
+        held: Held,
+        pending: Secret,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret],
+        timeout: float,
+    ) -> None:
+        self._layout.claim(reference, held, pending, state, beside=beside, timeout=timeout)
+
+    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+        self._layout.note(reference, held, state, timeout=timeout)
+
+    def promote(
+        self, reference: SecretReference, held: Held, state: RotationState, *, keep_previous: bool, timeout: float
+    ) -> None:
+        self._layout.promote(reference, held, state, keep_previous=keep_previous, timeout=timeout)
+
+    def abandon(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+        self._layout.abandon(reference, held, state, timeout=timeout)
+
+    def drop_previous(
+        self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float
+    ) -> str | None:
+        return self._layout.drop_previous(reference, held, state, timeout=timeout)
 
     # reading
 
@@ -221,6 +270,9 @@ class AwsBackend:
         return place
 
     def _read_fresh(self, place: Place, reference: SecretReference, deadline: Deadline) -> Document:
+        if not self._apart:
+            value = self._value(place, reference, deadline)
+            return self._together(reference, value.arn, {CURRENT: self._document(value, place, reference)})
         # In this order nothing is missed while labels move on: pending becomes current, current previous.
         pending = self._candidate(place._replace(stage=PENDING), reference, deadline)
         value = self._value(place, reference, deadline)
@@ -238,7 +290,7 @@ class AwsBackend:
     def _candidate(self, place: Place, reference: SecretReference, deadline: Deadline) -> Document | Fault | None:
         """The document beside AWSCURRENT there; None where there is none, a Fault where that cannot be found out."""
         share = Deadline(deadline.left() / 3)  # what hangs here must leave time for AWSCURRENT
-        found = self._tried(_getting(place), place, share, attempts=1)
+        found = self._calls.tried(getting(place), place, share, attempts=1)
         if isinstance(found, Fault):
             return found if found.kind in (BackendUnavailable, DeadlineExceeded) else None
         try:
@@ -247,28 +299,29 @@ class AwsBackend:
             return None
 
     def _read_by_labels(self, place: Place, reference: SecretReference, deadline: Deadline) -> Document:
-        arn, labels = self._served(_describing(place), place, reference, deadline)
-        if CURRENT not in labels:
+        found = self._calls.served(describing(place), place, reference, deadline)
+        if found.current is None:
             raise Origin(reference).error(
                 SecretNotFound, f"has no value under {CURRENT}", "Put one there, or correct the reference"
             )
         known = self._known.get(str(reference))
-        held = known.documents.values() if known is not None and known.arn == arn else ()
+        held = known.documents.values() if known is not None and known.arn == found.arn else ()
         by_version = {document.version: document for document in held}
         documents: dict[str, Document] = {}
-        for label in (CURRENT, PENDING, PREVIOUS):
-            version = labels.get(label)
+        for label in (CURRENT, PENDING, PREVIOUS) if self._apart else (CURRENT,):
+            version = found.labels.get(label)
             document = by_version.get(version)
             if version is not None and document is None:
                 there = place._replace(version=version)
                 if label == CURRENT:
                     document = self._document(self._value(there, reference, deadline), place, reference)
                 else:
-                    found = self._candidate(there, reference, deadline)
-                    document = None if isinstance(found, Fault) else found
+                    candidate = self._candidate(there, reference, deadline)
+                    document = None if isinstance(candidate, Fault) else candidate
             if document is not None:
-                documents[label] = document
-        return self._together(reference, arn, documents)
+                # What the labels say changes, while the version does not.
+                documents[label] = with_state(document, reference, found.on(version))
+        return self._together(reference, found.arn, documents)
 
     def _together(self, reference: SecretReference, arn: str, documents: Mapping[str, Document]) -> Document:
         """One document with its candidates, which are kept for the next read."""
@@ -278,7 +331,12 @@ class AwsBackend:
         while len(known) > _KNOWN_AT_MOST:
             known.pop(next(iter(known)), None)
         current = documents[CURRENT]
-        others = {label: one for label, one in documents.items() if one.version != current.version}
+        others = {
+            label: one
+            for label, one in documents.items()
+            # Those inside the document are what it is rotated by, whatever the labels are on.
+            if one.version != current.version and not says_flat(current, reference, _KINDS[label])
+        }
         return Document(
             current.fields if current.text is None else current.text,
             version=current.version,
@@ -287,61 +345,14 @@ class AwsBackend:
             previous=others.get(PREVIOUS),
         )
 
-    def _value(self, place: Place, reference: SecretReference, deadline: Deadline) -> _Value:
-        return self._served(_getting(place), place, reference, deadline)
+    def _value(self, place: Place, reference: SecretReference, deadline: Deadline) -> Value:
+        return self._calls.served(getting(place), place, reference, deadline)
 
-    def _document(self, value: _Value, place: Place, reference: SecretReference) -> Document:
-        text = self._text(value, place, reference)
-        fields = parse(text, _format(text, place), _origin(reference, text, place))
-        return Document(fields, version=value.version, created=value.created)
-
-    def _text(self, value: _Value, place: Place, reference: SecretReference) -> Secret:
-        if value.binary and place.format is None:
-            raise Origin(reference).error(
-                MalformedSecret, "is binary (SecretBinary)", "Say what it holds, ?format=json, or store it as text"
-            )
-        if isinstance(value.content, Unreadable):
-            raise Origin(reference).error(MalformedSecret, value.content.what, value.content.hint)
-        return value.content
-
-    # calls
-
-    def _served(self, action: _Action[T], place: Place, reference: SecretReference, deadline: Deadline) -> T:
-        outcome = self._tried(action, place, deadline, attempts=self._attempts)
-        if isinstance(outcome, Fault):
-            raise outcome.error(reference)
-        return outcome
-
-    def _tried(self, action: _Action[T], place: Place, deadline: Deadline, *, attempts: int) -> T | Fault:
-        """What the first region gave that can serve. Only what is transient is repeated, elsewhere first."""
-        fault = Fault(DeadlineExceeded, "was not read: there was no time for it", "timeout= gives it more time")
-        for number in range(attempts):
-            wait = WAITS_BETWEEN_ATTEMPTS[min(number, len(WAITS_BETWEEN_ATTEMPTS)) - 1]
-            if number and not pause(wait, None, deadline, time.sleep):
-                break
-            regions = self._memory.order(place.regions)
-            for asked, region in enumerate(regions):
-                if deadline.over():
-                    return fault
-                # One that hangs leaves the others their share of the time.
-                share = Deadline(deadline.left() / (len(regions) - asked))
-                outcome = self._once(region, action(region), place, share)
-                if not isinstance(outcome, Fault):
-                    self._memory.serves(place.regions, region)
-                    return outcome
-                fault = outcome
-                if not fault.transient:
-                    return fault
-        return fault
-
-    def _once(
-        self, region: str | None, action: Callable[[Any], T | Fault], place: Place, deadline: Deadline
-    ) -> T | Fault:
-        outcome = self._clients.get().attempt(region, action, place, deadline)
-        if isinstance(outcome, Fault) and outcome.rebuild and not deadline.over():
-            self._clients.get().forget()
-            outcome = self._clients.get().attempt(region, action, place, deadline)
-        return outcome
+    def _document(self, value: Value, place: Place, reference: SecretReference) -> Document:
+        text = text_of(value, place, reference)
+        fields = parse(text, format_in(text, place), origin_of(reference, text, place))
+        document = Document(fields, version=value.version, created=value.created)
+        return with_state(document, reference, value.stages)
 
     # writing
 
@@ -354,19 +365,14 @@ class AwsBackend:
             )
         return place._replace(regions=place.regions[:1])  # the others are replicas, which AWS writes
 
-    def _current(self, place: Place, reference: SecretReference, deadline: Deadline) -> _Value | None:
-        found = self._tried(_getting(place), place, deadline, attempts=self._attempts)
+    def _current(self, place: Place, reference: SecretReference, deadline: Deadline) -> Value | None:
+        found = self._calls.tried(getting(place), place, deadline)
         if not isinstance(found, Fault):
             return found
         # By its kind, too: the SSO service has the same code for a role that is not there.
         if found.kind is SecretNotFound and found.status == "ResourceNotFoundException" and not place.by_arn:
             return None
         raise found.error(reference)
-
-    def _tree(self, value: _Value, place: Place, reference: SecretReference) -> dict[str, Any]:
-        text = self._text(value, place, reference)
-        fields = parse(text, _format(text, place), _origin(reference, text, place))
-        return {WHOLE: fields} if isinstance(fields, Secret) else fields
 
     def _created(self, place: Place, reference: SecretReference, new: Secret, token: str, deadline: Deadline) -> bool:
         """Whether the secret was made; not where there is one, which has no value yet."""
@@ -375,7 +381,7 @@ class AwsBackend:
             client.create_secret(Name=place.secret, ClientRequestToken=token, SecretString=new.reveal())
             return True
 
-        outcome = self._tried(lambda _: create, place, deadline, attempts=self._attempts)
+        outcome = self._calls.tried(lambda _: create, place, deadline)
         if isinstance(outcome, Fault) and outcome.status != "ResourceExistsException":
             raise outcome.error(reference)
         return outcome is True
@@ -387,7 +393,7 @@ class AwsBackend:
 
         def put(client: Any) -> bool:
             answer = client.put_secret_value(
-                SecretId=place.secret, ClientRequestToken=token, SecretString=new.reveal(), VersionStages=[_OWN_STAGE]
+                SecretId=place.secret, ClientRequestToken=token, SecretString=new.reveal(), VersionStages=[PUT]
             )
             return CURRENT in answer.get("VersionStages", ())  # AWS gives it to a first version by itself
 
@@ -399,16 +405,14 @@ class AwsBackend:
             return True
 
         def tidy(client: Any) -> bool:
-            client.update_secret_version_stage(
-                SecretId=place.secret, VersionStage=_OWN_STAGE, RemoveFromVersionId=token
-            )
+            client.update_secret_version_stage(SecretId=place.secret, VersionStage=PUT, RemoveFromVersionId=token)
             return True
 
-        moved: bool | Fault = self._served(lambda _: put, place, reference, deadline)
+        moved: bool | Fault = self._calls.served(lambda _: put, place, reference, deadline)
         if not moved:
-            moved = self._tried(lambda _: move, place, deadline, attempts=self._attempts)
+            moved = self._calls.tried(lambda _: move, place, deadline)
         # Whoever writes next takes the label over, should this fail.
-        self._tried(lambda _: tidy, place, deadline, attempts=1)
+        self._calls.tried(lambda _: tidy, place, deadline, attempts=1)
         if not isinstance(moved, Fault):
             return
         if moved.status != "InvalidParameterException":
@@ -422,7 +426,7 @@ class AwsBackend:
     ) -> None:
         """Wait until a read finds the new version, or one newer than that; no longer than there is time."""
         while True:
-            now = self._tried(_getting(place), place, deadline, attempts=1)
+            now = self._calls.tried(getting(place), place, deadline, attempts=1)
             if not isinstance(now, Fault) and now.version != version:
                 return
             if not pause(_READ_BACK_EVERY, None, deadline, time.sleep):
@@ -430,75 +434,41 @@ class AwsBackend:
                 return
 
 
-def _format(text: Secret | None, place: Place) -> str:
-    """What `format=` says; else JSON where it begins as an object does, and one text where it does not."""
-    if place.format is not None:
-        return place.format
-    return "json" if text is None or text.reveal().lstrip().startswith("{") else "text"
+class _InDocument(DocumentLayout):
+    """A secret that is changed inside the document under AWSCURRENT, which copies of it hold whole."""
 
-
-def _origin(reference: SecretReference, text: Secret, place: Place) -> Origin:
-    if place.format is None and _format(text, place) == "json":
-        return Origin(reference, f"{reference} (read as JSON, since it begins with '{{'; ?format=text if it is none)")
-    return Origin(reference)
-
-
-def _getting(place: Place) -> _Action[_Value]:
-    asked: dict[str, str] = {}
-    if place.version is not None:
-        asked["VersionId"] = place.version
-    if place.stage is not None or place.version is None:
-        asked["VersionStage"] = place.stage or CURRENT
-    return lambda region: (
-        lambda client: _value(
-            client.get_secret_value(SecretId=place.secret_in(region), **asked), asked.get("VersionStage")
-        )
+    copied = True
+    reaches = (
+        "Programs that read by secretsource see current, pending and previous, and so do those that are given a copy "
+        "of the whole value (External Secrets, the CSI driver, ECS) once it is made anew, if they read the names "
+        "client_secret_pending and client_secret_previous in it"
     )
 
+    def __init__(self, backend: AwsBackend) -> None:
+        self._backend = backend
 
-def _value(answer: Mapping[str, Any], stage: str | None) -> _Value | Fault:
-    """The one frame that holds a value as AWS gave it."""
-    request_id = answer.get("ResponseMetadata", {}).get("RequestId")
-    arn, version = answer.get("ARN"), answer.get("VersionId")
-    if not isinstance(arn, str) or not isinstance(version, str) or not arn or not version:
-        return malformed(
-            "came without its ARN or VersionId", "Does endpoint_url= or a proxy lead elsewhere?", request_id
-        )
-    text, content = answer.get("SecretString"), answer.get("SecretBinary")
-    if (text is None) == (content is None):
-        both = "both text and binary" if text is not None else "neither text nor binary"
-        return malformed(f"came as {both}", "Write its value anew", request_id)
-    stages = tuple(answer.get("VersionStages") or ())
-    if stage is not None and stage not in stages:
-        return malformed(
-            f"came as a version that is not under {stage}", "Try again; its labels may be moving", request_id
-        )
-    created = answer.get("CreatedDate")
-    return _Value(
-        arn,
-        version,
-        stages,
-        created if isinstance(created, datetime) and created.tzinfo is not None else None,
-        Secret(text) if isinstance(text, str) else parse_bytes(bytes(content or b"")),
-        text is None,
-    )
+    def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
+        backend, deadline = self._backend, Deadline(timeout)
+        place = backend._writable(reference)
+        found = backend._calls.served(describing(place), place, reference, deadline)
+        said = cautions(found, place, reference)
+        value = backend._value(place, reference, deadline)
+        if format_in(text_of(value, place, reference), place) == "text":
+            raise ConfigurationError(
+                f"{reference} holds one text, and a pending secret has no place in it",
+                hint='Make it a JSON object, {"client_id": …, "client_secret": …}; or rotate it by layout="labels"',
+            )
+        if found.pending is not None:
+            raise ConfigurationError(
+                f"{reference} has another version under AWSPENDING: it is being rotated by layout='labels', or by hand",
+                hint="Finish that first, or take the label off by aws secretsmanager update-secret-version-stage",
+            )
+        return said
 
+    def read_whole(self, reference: SecretReference, *, timeout: float) -> Stored:
+        return self._backend.read_whole(reference, timeout=timeout)
 
-def _describing(place: Place) -> _Action[tuple[str, dict[str, str]]]:
-    return lambda region: lambda client: _labels(client.describe_secret(SecretId=place.secret_in(region)))
-
-
-def _labels(answer: Mapping[str, Any]) -> tuple[str, dict[str, str]] | Fault:
-    arn = answer.get("ARN")
-    if not isinstance(arn, str) or not arn:
-        return malformed("came without its ARN", "Does endpoint_url= or a proxy lead elsewhere?")
-    stages = answer.get("VersionIdsToStages") or {}
-    return arn, {label: version for version, labels in stages.items() for label in labels}
-
-
-def _without_line_end(text: Secret) -> Secret:
-    return Secret(text.reveal().removesuffix("\n"))
-
-
-def _size(text: Secret) -> int:
-    return len(text.reveal().encode("utf-8", "surrogatepass"))
+    def write_whole(
+        self, reference: SecretReference, fields: Mapping[str, Any], *, version: str | None, timeout: float
+    ) -> str:
+        return self._backend.write_whole(reference, fields, version=version, timeout=timeout)

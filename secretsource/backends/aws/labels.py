@@ -26,7 +26,21 @@ from ...state import RotationState
 from .calls import Described
 from .place import CURRENT, PENDING, PREVIOUS
 
-__all__ = ["CLAIM", "PREFIX", "intended", "is_of_state", "mark", "next_turn", "ours", "state_in", "state_labels", "turns"]
+__all__ = [
+    "CLAIM",
+    "PREFIX",
+    "PUT",
+    "given_up",
+    "intended",
+    "is_of_state",
+    "is_turn",
+    "mark",
+    "next_turn",
+    "ours",
+    "state_in",
+    "state_labels",
+    "turns",
+]
 
 PREFIX = "secretsource-"
 CLAIM = "secretsource-claim"
@@ -79,6 +93,16 @@ def turns(described: Described, version: str) -> dict[int, str]:
     """The turns of this pending version, and where they are."""
     found = ((_TURN.fullmatch(label), where) for label, where in described.labels.items())
     return {int(turn[1]): where for turn, where in found if turn is not None and turn[2] == version}
+
+
+def is_turn(label: str) -> bool:
+    return _TURN.fullmatch(label) is not None
+
+
+def given_up(described: Described, version: str, current: str | None) -> bool:
+    """Whether the last turn of this pending version is its end."""
+    found = turns(described, version)
+    return bool(found) and found[max(found)] == current
 
 
 def state_labels(
@@ -145,9 +169,7 @@ def _groups(labels: Iterable[str]) -> list[_Group]:
         text = "".join(chunks[index][0] for index in range(1, count + 1))
         changes = _read(text) if hashlib.sha256(text.encode()).hexdigest()[:8] == digest else None
         if changes is not None:
-            groups.append(
-                _Group(number, digest, of_promotion, changes, tuple(label for _, label in chunks.values()))
-            )
+            groups.append(_Group(number, digest, of_promotion, changes, tuple(label for _, label in chunks.values())))
     return groups
 
 

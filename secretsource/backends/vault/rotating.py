@@ -75,7 +75,7 @@ def destroyed_before(visit: Visit, place: Place, number: int, deadline: Deadline
                 why = "the node that was asked lags behind"
     except SecretSourceError as error:
         why = f"{type(error).__name__} when it was asked to"
-    which = ",".join(map(str, old)) or f"1-{number - 1}"
+    which = ",".join(map(str, old or range(max(1, number - _VERSIONS_WANTED), number)))
     command = f"{program} kv destroy -mount={shlex.quote(place.mount)} -versions={which} {shlex.quote(place.path)}"
     return f"Old versions hold the old secret, and were not destroyed: {why}. Run {command}"
 

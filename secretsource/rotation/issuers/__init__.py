@@ -38,6 +38,7 @@ _BUILT_IN = {
     "rfc7592": "secretsource.rotation.issuers.registration:Registration",
 }
 _HANDED_OVER = ("stores", "folder")
+_SHOWN = ("program", "reveal_to", "ca_file")
 _NOT_WRITTEN = (*_HANDED_OVER, "say", "clock")
 
 
@@ -174,7 +175,9 @@ def _constructed(make: Callable[..., Any], arguments: Mapping[str, Any], table: 
         return make(**arguments)
     except SecretSourceError as error:
         failure = at.error(f"cannot be used: {error.message}", error.hint)
-        if any(piece in str(error) for piece in _pieces(table)):
+        # The path of a program or a file is shown: it is what is to be corrected.
+        hidden = {key: value for key, value in table.items() if key not in _SHOWN}
+        if any(piece in str(error) for piece in _pieces(hidden)):
             failure = at.error("has a value that cannot be used (not repeated here, in case it is a secret)", None)
     except Exception as error:  # a plug-in's; its text may hold what it was given
         failure = at.error(f"cannot be used: {type(error).__name__} was raised", "Correct its keys, or ask its authors")

@@ -409,12 +409,15 @@ def failure_of(
 ) -> Refused | Unknown | None:
     """What an answer means to a call that changes something, None where the status says that it was done.
 
-    `what` names the call; `hints` say what to do about a status. Where nothing was sent, nothing has changed: Refused.
+    `what` names the call; `hints` say what to do about a status. Where nothing was sent, nothing has changed: Refused,
+    but for what may pass by itself, since a refusal ends the rotation.
     """
     if isinstance(answer, Unreached):
+        error = answer.error
         if answer.sent:
-            return Unknown(f"{what}: sent, and no answer that can be used ({answer.error.message})")
-        return Refused(f"{what}: nothing was sent ({answer.error.message})", answer.error.hint)
+            return Unknown(f"{what}: sent, and no answer that can be used ({error.message})")
+        reason = f"{what}: nothing was sent ({error.message})"
+        return Unknown(reason) if error.retryable else Refused(reason, error.hint)
     status = answer.status
     if 200 <= status < 300:
         return None

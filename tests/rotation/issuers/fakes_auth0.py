@@ -1,8 +1,8 @@
 """Auth0 as its documentation describes it: one client of the Management API v2, and a token endpoint.
 
-From the vendor's reference of `GET` and `PATCH /api/v2/clients/{id}`, its page on rotating client secrets (one secret; for
-up to thirty seconds the old or the new one is accepted), its rate limits, and the 401 `access_denied` with which its
-token endpoint answers a wrong secret. `client_secret` is shown to whoever has `read:client_keys`.
+From the vendor's reference of `GET` and `PATCH /api/v2/clients/{id}`, its page on rotating client secrets (one secret;
+for up to thirty seconds the old or the new one is accepted), its rate limits, and the 401 `access_denied` with which
+its token endpoint answers a wrong secret. `client_secret` is shown to whoever has `read:client_keys`.
 """
 
 from __future__ import annotations

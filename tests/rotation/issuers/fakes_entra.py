@@ -1,8 +1,8 @@
-"""Microsoft Entra as its documentation describes it: an application in Graph v1.0 with its passwords, and a token endpoint.
+"""Microsoft Entra as its documentation describes it: an application's passwords in Graph v1.0, and a token endpoint.
 
 From the vendor's reference of `addPassword`, `removePassword` and `passwordCredential` (generated value, shown once,
-`keyId`, `hint` of three characters, `displayName`, `endDateTime`, two years unless told otherwise, 204 to a removal, the
-application named by its object ID or by `(appId='…')`), its page on error answers, and AADSTS7000215 and AADSTS7000222.
+`keyId`, `hint` of three characters, `displayName`, `endDateTime`, two years unless told otherwise, 204 to a removal,
+the application named by its object ID or by `(appId='…')`), its page on error answers, AADSTS7000215 and AADSTS7000222.
 That a new password is not accepted for some seconds is an observation of its users (microsoft-graph-docs 17966).
 Assumed: what `removePassword` answers to an unknown keyId, and that a list with a next page says so beside it.
 """
@@ -63,11 +63,19 @@ class EntraSite(Vendor):
     def base_url(self) -> str:
         return f"{self.origin}/v1.0"
 
-    def add(self, value: str, name: str | None = None, *, since: float | None = None, **more: Any) -> Password:
-        """Somebody else adds one."""
-        ends = self.clock.now().wall + 2 * _YEAR
+    def add(
+        self,
+        value: str,
+        name: str | None = None,
+        *,
+        since: float | None = None,
+        ends: float | None = None,
+        hint: str | None = "",
+    ) -> Password:
+        """Somebody else adds one. `hint`: its first three characters, unless told otherwise."""
+        ends = self.clock.now().wall + 2 * _YEAR if ends is None else ends
         since = self.clock.monotonic() + self.lag if since is None else since
-        one = Password(str(uuid.uuid4()), value, name, **({"ends": ends, "since": since, "hint": value[:3]} | more))
+        one = Password(str(uuid.uuid4()), value, name, ends, since, value[:3] if hint == "" else hint)
         self.passwords.append(one)
         return one
 

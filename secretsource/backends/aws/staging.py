@@ -1,0 +1,657 @@
+"""A secret that is changed by staging labels: pending under AWSPENDING, previous under AWSPREVIOUS.
+
+AWS checks little: what it refuses is a label that is not where the caller says. So each change looks first whether
+all is as it was read, makes its mark by a label of its own, looks again, and takes the mark back where somebody else
+made one meanwhile. What cannot be undone, to give a pending secret up, is decided by a label that only one place can
+have (`secretsource-turn-…`). Each step can be repeated, and whoever comes after a crash finds the state as it was.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from ...clock import Deadline, pause
+from ...credentials import Document
+from ...errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    DeadlineExceeded,
+    MalformedSecret,
+    SecretNotFound,
+    SecretSourceError,
+)
+from ...reference import SecretReference
+from ...secret import Secret
+from ...state import RotationState
+from .. import Held, Stored
+from ..edits import WHOLE, edit
+from ..formats import Origin
+from ..layout import DocumentLayout
+from .calls import (
+    Calls,
+    Described,
+    Value,
+    describing,
+    format_in,
+    getting,
+    listing,
+    origin_of,
+    size_of,
+    text_of,
+    tree_of,
+    without_line_end,
+)
+from .faults import Fault
+from .labels import (
+    CLAIM,
+    given_up,
+    intended,
+    is_of_state,
+    is_turn,
+    mark,
+    next_turn,
+    ours,
+    state_in,
+    state_labels,
+    turns,
+)
+from .place import CURRENT, PENDING, PREVIOUS, Place
+
+__all__ = ["LARGEST", "LabelsLayout", "cautions", "says_flat", "with_state"]
+
+LARGEST = 65536
+"""Bytes of a secret value."""
+
+_NAMESPACE = uuid.UUID("4f6c7a52-6d0e-5d3b-9a53-0b6f1c0d7e21")
+_ATTEMPTS_AT_MOST = 200
+_BASES_AT_MOST = 256
+_TURNS_KEPT = 6
+_LOOK_EVERY = 0.1
+_LOOK_FOR = 5.0  # seconds in which a label that was put somewhere is found there
+_ANEW = "Read it again, and decide again"
+_DEFAULT_FIELD = "client_secret"
+
+
+class LabelsLayout(DocumentLayout):
+    """The steps of a rotation, each a few calls. `place_of` gives the one that is written."""
+
+    copied = False
+    reaches = (
+        "Programs that read by secretsource see current, pending and previous; those that are given a copy (External "
+        "Secrets, the CSI driver, ECS) see AWSCURRENT alone, and need layout='document'"
+    )
+
+    def __init__(self, calls: Calls, place_of: Callable[[SecretReference], Place]) -> None:
+        self._calls, self._place_of = calls, place_of
+        self._bases: dict[tuple[str, str, str], RotationState] = {}
+
+    # --- reading
+
+    def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
+        place, deadline = self._place_of(reference), Deadline(timeout)
+        found = self._described(place, reference, deadline)
+        said = cautions(found, place, reference)
+        if found.current is None:
+            self._nothing(reference)
+        self._calls.served(listing(place), place, reference, deadline)
+        value = self._value(found.current, place, reference, deadline)
+        if format_in(text_of(value, place, reference), place) == "text":
+            said.append(
+                "its value is one text, which cannot say to programs that older tokens are to be dropped "
+                "(--compromised); a JSON object with client_id and client_secret can"
+            )
+        pending = found.pending
+        if pending is not None and self._pending(found, place, reference, deadline) is None:
+            said.append(
+                f"AWSPENDING is on version {pending}, which has no value, as a rotation by Lambda leaves it when it "
+                f"fails; it is taken off when a pending secret is put there"
+            )
+        return said
+
+    def read_held(self, reference: SecretReference, *, client_id: str | None, timeout: float) -> Held:
+        """What is under the three labels. Raises ConfigurationError where a rotation in a document is under way."""
+        place, deadline = self._place_of(reference), Deadline(timeout)
+        found = self._described(place, reference, deadline)
+        if found.current is None:
+            self._nothing(reference)
+        value = self._value(found.current, place, reference, deadline)
+        held = self._meaning(value, place, reference, client_id)
+        if held.pending is not None:
+            raise ConfigurationError(
+                f"{reference} holds a pending secret inside its document, so its rotation is one of layout='document'",
+                hint="Finish or abort it with that layout first",
+            )
+        pending = self._pending(found, place, reference, deadline)
+        taken = None if pending is None else self._meaning(pending, place, reference, client_id)
+        if taken is not None and taken.client_id != held.client_id:
+            raise ConfigurationError(
+                f"AWSPENDING at {reference} is for another client than AWSCURRENT",
+                hint="Was it put there by mistake? Then take the label off: aws secretsmanager "
+                "update-secret-version-stage --version-stage AWSPENDING --remove-from-version-id …",
+            )
+        bearer, base = self._bearer(found, pending), (taken or held).state
+        if bearer not in (found.current, None) and pending is None:
+            base = self._base(found, bearer, place, reference, deadline)
+        state = self._read(base, found.on(bearer), reference)
+        previous = self._previous(found, place, reference, client_id, deadline)
+        return held._replace(
+            pending=None if taken is None else taken.current,
+            previous=None if previous == held.current else previous,
+            state=state,
+            version=mark(found),
+            created=None if value.created is None else value.created.timestamp(),
+        )
+
+    def _described(self, place: Place, reference: SecretReference, deadline: Deadline) -> Described:
+        return self._calls.served(describing(place), place, reference, deadline)
+
+    def _value(self, version: str | None, place: Place, reference: SecretReference, deadline: Deadline) -> Value:
+        there = place._replace(version=version)
+        return self._calls.served(getting(there), there, reference, deadline)
+
+    def _pending(self, found: Described, place: Place, reference: SecretReference, deadline: Deadline) -> Value | None:
+        """The version under AWSPENDING; None where there is none, or none with a value."""
+        if found.pending is None:
+            return None
+        there = place._replace(version=found.pending)
+        value = self._calls.tried(getting(there), there, deadline)
+        if not isinstance(value, Fault):
+            return value
+        if value.kind is SecretNotFound and value.status == "ResourceNotFoundException":
+            # A read may be behind: one of ours has a value, and the list has all that do.
+            listed = self._calls.served(listing(place), place, reference, deadline)
+            if CLAIM not in found.on(found.pending) and found.pending not in listed:
+                return None
+            raise Origin(reference).error(BackendUnavailable, "does not give its AWSPENDING yet", _ANEW)
+        raise value.error(reference)
+
+    def _previous(
+        self,
+        found: Described,
+        place: Place,
+        reference: SecretReference,
+        client_id: str | None,
+        deadline: Deadline,
+    ) -> Secret | None:
+        if found.previous is None:
+            return None
+        there = place._replace(version=found.previous)
+        value = self._calls.tried(getting(there), there, deadline)
+        if isinstance(value, Fault):
+            if value.kind is SecretNotFound:
+                return None
+            raise value.error(reference)
+        try:
+            return self._meaning(value, place, reference, client_id).current
+        except (MalformedSecret, ConfigurationError):
+            return None  # it cannot be used, and keeps nobody from going on
+
+    def _meaning(self, value: Value, place: Place, reference: SecretReference, client_id: str | None) -> Held:
+        """What one version holds, as if it were a document that is changed alone."""
+        held = self._held(reference, Stored(tree_of(value, place, reference), value.version), client_id)
+        bases = self._bases
+        bases[value.arn, value.version, _field(reference)] = held.state
+        while len(bases) > _BASES_AT_MOST:
+            bases.pop(next(iter(bases)), None)
+        return held
+
+    def _base(
+        self, found: Described, version: str | None, place: Place, reference: SecretReference, deadline: Deadline
+    ) -> RotationState:
+        """The state inside a version, which never changes."""
+        known = self._bases.get((found.arn, version or "", _field(reference)))
+        if known is None:
+            value = self._value(version, place, reference, deadline)
+            # Whose client it is was looked at before; here the state alone is wanted.
+            known = _state_inside(tree_of(value, place, reference), reference)
+            self._bases[found.arn, value.version, _field(reference)] = known
+        return known
+
+    def _bearer(self, found: Described, pending: object) -> str | None:
+        """The version on which the state is: the pending one, the one that says what was asked for, or the current."""
+        if pending is not None:
+            return found.pending
+        return found.labels.get(intended(found.current or "")) or found.current
+
+    def _read(self, base: RotationState, labels: Iterable[str], reference: SecretReference) -> RotationState:
+        state = state_in(base, labels)
+        if state is None:
+            raise Origin(reference).error(
+                MalformedSecret,
+                "has labels that begin with secretsource- and are no state of a rotation",
+                "Were they put there by a newer secretsource? Use that one; or take them off",
+            )
+        return state
+
+    def _nothing(self, reference: SecretReference) -> NoReturn:
+        raise ConfigurationError(
+            f"there is nothing at {reference} yet, so there is no secret to change",
+            hint="Write the first one with secretsource put",
+        )
+
+    # --- the steps
+
+    def claim(
+        self,
+        reference: SecretReference,
+        held: Held,
+        pending: Secret,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret],
+        timeout: float,
+    ) -> None:
+        """A version of its own, made under a name that only one rotator can have, then AWSPENDING moved to it."""
+        with self._change(reference, held, timeout) as change:
+            if held.pending is not None:
+                change.overtaken()
+            made = change.make(state, {**_changes(reference, pending, beside)})
+            empty = change.found.labels.get(PENDING)  # on the current version, or on one without a value
+            if not change.move(PENDING, to=made, leaves=empty):
+                change.withdraw({CLAIM: made})
+            seen = change.look(lambda now: now.labels.get(PENDING) not in (None, empty))
+            if seen.labels.get(PENDING) != made or seen.current != change.found.current:
+                change.withdraw({PENDING: made, CLAIM: made})
+            change.tidy_others(seen, made)
+
+    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+        with self._change(reference, held, timeout) as change:
+            if held.pending is None and state.intended:
+                return change.intend(state)
+            if held.pending is None:
+                return change.say_on_current(state)
+            version = str(change.found.pending)
+            base = change.base(version)
+            labels = dict.fromkeys(state_labels(base, change.found.on(version), state), version)
+            change.put_on(labels)
+            if not change.take_turn(version, version):
+                change.take_off(labels)
+                change.move(PENDING, leaves=version)  # who gave it up may have died before this
+                change.overtaken()
+            seen = change.look(lambda now: labels.keys() <= now.labels.keys())
+            change.agree(seen, version, labels)
+            change.tidy_states(version)
+            change.tidy_turns(seen, version)
+        return None
+
+    def promote(
+        self, reference: SecretReference, held: Held, state: RotationState, *, keep_previous: bool, timeout: float
+    ) -> None:
+        """Both version IDs are given to AWS, which refuses where AWSCURRENT is not where it was."""
+        with self._change(reference, held, timeout) as change:
+            found, version, before = change.found, str(change.found.pending), str(change.found.current)
+            if held.pending is None:
+                change.overtaken()
+            base = change.base(version)
+            written = state_labels(base, found.on(version), state, of_promotion=True)
+            labels = dict.fromkeys(written, version)
+            change.put_on(labels)
+            seen = change.look(lambda now: labels.keys() <= now.labels.keys())
+            change.agree(seen, version, labels)
+            if not change.move(CURRENT, to=version, leaves=before):
+                change.withdraw(labels)
+            seen = change.look(lambda now: now.current == version)
+            if seen.current == version and given_up(seen, version, before):
+                # Suspended on the way, and meanwhile the secret was given up.
+                change.move(CURRENT, to=before, leaves=version)
+                change.withdraw(labels)
+            if not keep_previous:
+                change.move(PREVIOUS, leaves=before)
+            change.move(PENDING, leaves=version)
+            change.tidy_states(version)
+            change.take_off({label: where for label, where in found.labels.items() if label in ours(found.on(before))})
+            change.take_off(dict.fromkeys([CLAIM], version))
+            change.tidy_turns(seen, version, all_of_them=True)
+
+    def abandon(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+        with self._change(reference, held, timeout) as change:
+            if held.pending is None:
+                return change.say_on_current(state)
+            found, version, current = change.found, str(change.found.pending), str(change.found.current)
+            base = change.base(current)
+            # Not looked at while another version is pending.
+            labels = dict.fromkeys(state_labels(base, found.on(current), state), current)
+            change.put_on(labels)
+            if not change.take_turn(version, current):
+                change.withdraw(labels)
+            asked_for = found.labels.get(intended(current))
+            if asked_for is not None:
+                change.move(intended(current), leaves=asked_for)
+            change.move(PENDING, leaves=version)
+            seen = change.look(lambda now: now.labels.get(PENDING) != version)
+            if seen.labels.get(PENDING) == version:
+                change.overtaken()
+            change.tidy_states(current)
+            change.take_off({label: where for label, where in found.labels.items() if label in ours(found.on(version))})
+            change.tidy_turns(seen, version, all_of_them=True)
+        return None
+
+    def drop_previous(
+        self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float
+    ) -> str | None:
+        """AWS deletes a version without labels in its own time; it cannot be told to."""
+        with self._change(reference, held, timeout) as change:
+            previous = change.found.previous
+            if previous is not None:
+                change.move(PREVIOUS, leaves=previous)
+                if change.look(lambda now: now.labels.get(PREVIOUS) != previous).labels.get(PREVIOUS) == previous:
+                    change.overtaken()
+            change.say_on_current(state)
+            if previous is None or not held.state.compromised:
+                return None
+            return (
+                f"AWS keeps version {previous} without a label for a while: who may call GetSecretValue can still read "
+                f"the secret that has leaked"
+            )
+
+    @contextmanager
+    def _change(self, reference: SecretReference, held: Held, timeout: float) -> Iterator[_Change]:
+        """One change, if all is as it was read. What ran out of time is not known to be made, or not."""
+        failure: SecretSourceError
+        try:
+            place, deadline = self._place_of(reference), Deadline(timeout)
+            change = _Change(self, place, reference, self._described(place, reference, deadline), deadline)
+            if mark(change.found) != held.version:
+                change.overtaken()
+            yield change
+            return
+        except DeadlineExceeded:
+            failure = Origin(reference).error(BackendUnavailable, "was not written in time, or was", _ANEW)
+        raise failure
+
+
+class _Change:
+    """The calls of one step. `found` is how the secret was when the step began."""
+
+    def __init__(
+        self, layout: LabelsLayout, place: Place, reference: SecretReference, found: Described, deadline: Deadline
+    ) -> None:
+        self._layout, self._calls = layout, layout._calls
+        self._place, self._reference, self._deadline = place, reference, deadline
+        self.found = found
+
+    def overtaken(self) -> NoReturn:
+        raise Origin(self._reference).error(BackendUnavailable, "was changed by somebody else meanwhile", _ANEW)
+
+    def withdraw(self, labels: Mapping[str, str]) -> NoReturn:
+        """Take these off again: somebody else was faster."""
+        self.take_off(labels)
+        self.overtaken()
+
+    def base(self, version: str) -> RotationState:
+        return self._layout._base(self.found, version, self._place, self._reference, self._deadline)
+
+    def look(self, until: Callable[[Described], bool]) -> Described:
+        """How it is now, once that is seen; or after a while, since a read may be behind."""
+        limit = Deadline(min(_LOOK_FOR, self._deadline.left()))
+        while True:
+            now = self._layout._described(self._place, self._reference, self._deadline)
+            if until(now) or not pause(_LOOK_EVERY, None, limit, time.sleep):
+                return now
+
+    def agree(self, seen: Described, version: str, labels: Mapping[str, str]) -> None:
+        """Withdraw unless all is as it was, save for these labels of ours."""
+        known = {*ours(self.found.labels), *labels}
+        foreign = [
+            label for label in ours(seen.labels) if label not in known and (is_of_state(label) or label == CLAIM)
+        ]
+        same = (seen.current, seen.pending) == (self.found.current, version)
+        if foreign or not same or any(seen.labels.get(label) != where for label, where in labels.items()):
+            self.withdraw(labels)
+
+    def take_turn(self, version: str, where: str) -> bool:
+        """Whether the next turn of this pending version is on `where`: on itself, or on the current one for its end."""
+        current = self.found.current
+        if given_up(self.found, version, current):
+            return where == current
+        label = next_turn(self.found, version)
+        self.move(label, to=where)
+        seen = self.look(lambda now: label in now.labels)
+        return seen.labels.get(label) == where and given_up(seen, version, current) == (where == current)
+
+    # --- labels
+
+    def move(self, label: str, *, to: str | None = None, leaves: str | None = None) -> bool:
+        """Put a label on a version, take it off one, or both; False where AWS says that it is not there."""
+        asked = {"MoveToVersionId": to, "RemoveFromVersionId": leaves}
+
+        def call(client: Any, region: str | None) -> bool:
+            client.update_secret_version_stage(
+                SecretId=self._place.secret_in(region),
+                VersionStage=label,
+                **{name: version for name, version in asked.items() if version is not None},
+            )
+            return True
+
+        outcome = self._calls.tried(lambda region: lambda client: call(client, region), self._place, self._deadline)
+        if not isinstance(outcome, Fault):
+            return True
+        if outcome.status == "InvalidParameterException":
+            # Perhaps only the answer to the first attempt was lost.
+            seen = self.look(lambda now: now.labels.get(label) not in (None, leaves)) if to is not None else None
+            return seen is not None and seen.labels.get(label) == to
+        raise outcome.error(self._reference)
+
+    def put_on(self, labels: Mapping[str, str]) -> None:
+        for label, version in labels.items():
+            if self.found.labels.get(label) != version:
+                self.move(label, to=version)
+
+    def take_off(self, labels: Mapping[str, str]) -> None:
+        """As far as it can be done: labels of ours that stay mislead nobody."""
+        for label, version in labels.items():
+            failed = None
+            try:
+                self.move(label, leaves=version)
+            except SecretSourceError as error:
+                failed = type(error)
+            if failed is DeadlineExceeded:
+                return
+
+    def tidy_states(self, version: str) -> None:
+        """What the state on this version was before this change."""
+        self.take_off({label: version for label in ours(self.found.on(version)) if is_of_state(label)})
+
+    def tidy_turns(self, seen: Described, version: str, *, all_of_them: bool = False) -> None:
+        found = turns(seen, version)
+        kept = 0 if all_of_them else _TURNS_KEPT
+        for number in sorted(found)[: max(0, len(found) - kept)]:
+            self.take_off({f"secretsource-turn-{number}-{version}": found[number]})
+
+    def tidy_others(self, seen: Described, made: str) -> None:
+        """What earlier rotations have left on versions that are nothing any more."""
+        kept = {seen.current, seen.previous, made}
+        left = {label: where for label, where in seen.labels.items() if where not in kept}
+        left |= {label: str(seen.current) for label in seen.on(seen.current) if is_turn(label)}
+        self.take_off({label: where for label, where in left.items() if label in ours([label])})
+
+    # --- versions
+
+    def make(self, state: RotationState, changes: Mapping[str, Secret | None]) -> str:
+        """A new version under a label of ours: the current document with these fields changed and this state inside.
+
+        Its ID follows from the current one and the number of the attempt, so that of two rotators one is refused.
+        """
+        place, reference, deadline, found = self._place, self._reference, self._deadline, self.found
+        value = self._layout._value(found.current, place, reference, deadline)
+        text, stages = self._text(value, state, changes)
+        used = self._calls.served(listing(place), place, reference, deadline)
+        names = (str(uuid.uuid5(_NAMESPACE, f"{found.current}:{number}")) for number in range(_ATTEMPTS_AT_MOST))
+        token = next((name for name in names if name not in used and not found.on(name)), None)
+        if token is None:
+            raise ConfigurationError(
+                f"{reference} has {_ATTEMPTS_AT_MOST} versions of rotations that came to nothing",
+                hint="See why they did; AWS deletes versions without labels in its own time",
+            )
+
+        def put(client: Any, region: str | None) -> bool:
+            client.put_secret_value(
+                SecretId=place.secret_in(region),
+                ClientRequestToken=token,
+                SecretString=text.reveal(),
+                VersionStages=stages,
+            )
+            return True
+
+        outcome = self._calls.tried(lambda region: lambda client: put(client, region), place, deadline)
+        if isinstance(outcome, Fault):
+            if outcome.status == "ResourceExistsException":
+                self.overtaken()
+            raise outcome.error(reference)
+        seen = self.look(lambda now: now.labels.get(CLAIM) not in (None, found.labels.get(CLAIM)))
+        known = {*ours(found.labels), *stages}
+        foreign = [label for label in ours(seen.labels) if label not in known and is_of_state(label)]
+        same = all(seen.labels.get(label) == found.labels.get(label) for label in (CURRENT, PENDING))
+        if foreign or not same or seen.labels.get(CLAIM) != token:
+            self.withdraw(dict.fromkeys(stages, token))
+        return token
+
+    def _text(
+        self, value: Value, state: RotationState, changes: Mapping[str, Secret | None]
+    ) -> tuple[Secret, list[str]]:
+        place, reference = self._place, self._reference
+        old = text_of(value, place, reference)
+        format, stages = format_in(old, place), [CLAIM]
+        if format == "text":
+            changes = {field: changed for field, changed in changes.items() if changed is not None}
+            if set(changes) - {WHOLE}:
+                raise ConfigurationError(
+                    f"{reference} holds one text, the secret, and further fields have no place in it",
+                    hint='Make it a JSON object, {"client_id": …, "client_secret": …}, with secretsource put',
+                )
+            stages += state_labels(RotationState(), (), state)
+        else:
+            changes = {**changes, f"{_field(reference)}_rotation": Secret(state.text())}
+        new = without_line_end(edit(old, format, changes, origin_of(reference, old, place))) if changes else old
+        if size_of(new) > LARGEST:
+            raise ConfigurationError(
+                f"{reference} is left as it was: its new value has more than {LARGEST} bytes",
+                hint="Take out what does not belong there",
+            )
+        return new, stages
+
+    def intend(self, state: RotationState) -> None:
+        """Say what will be asked of the issuer, as only one rotator can: the next one makes another version."""
+        found, current = self.found, str(self.found.current)
+        label = intended(current)
+        before = found.labels.get(label)
+        made = self.make(state, {})
+        moved = self.move(label, to=made, leaves=before)
+        seen = self.look(lambda now: now.labels.get(label) not in (None, before))
+        if not moved or seen.labels.get(label) != made or seen.current != current:
+            self.withdraw({label: made, CLAIM: made})
+        self.tidy_others(seen, made)
+
+    def say_on_current(self, state: RotationState) -> None:
+        """The state of a secret of which none is pending."""
+        found, current = self.found, str(self.found.current)
+        labels = dict.fromkeys(state_labels(self.base(current), found.on(current), state), current)
+        self.put_on(labels)
+        asked_for = found.labels.get(intended(current))
+        if asked_for is not None:
+            self.move(intended(current), leaves=asked_for)
+        seen = self.look(lambda now: labels.keys() <= now.labels.keys() and intended(current) not in now.labels)
+        if seen.current != current or intended(current) in seen.labels:
+            self.withdraw(labels)
+        self.tidy_states(current)
+        if asked_for is not None:
+            self.take_off({label: asked_for for label in ours(found.on(asked_for)) if label != intended(current)})
+
+
+def cautions(found: Described, place: Place, reference: SecretReference) -> list[str]:
+    """What to be careful about. Raises ConfigurationError where the secret is somebody else's to change."""
+    if found.deleted:
+        raise ConfigurationError(
+            f"{reference} is scheduled for deletion",
+            hint="Take it back with aws secretsmanager restore-secret --secret-id …, or correct the reference",
+        )
+    if found.rotates:
+        raise ConfigurationError(
+            f"{reference} is rotated by a Lambda function (RotationEnabled), and two rotators would undo each other",
+            hint="Let that function do it (secretsource.rotation.aws_lambda is one), or end it with "
+            "aws secretsmanager cancel-rotate-secret --secret-id …",
+        )
+    if found.owner is not None:
+        raise ConfigurationError(
+            f"{reference} belongs to another service of AWS, which changes it itself", hint="Rotate it there"
+        )
+    if found.primary is not None and found.region and found.primary != found.region:
+        raise ConfigurationError(
+            f"{reference} is a replica in {found.region}, and only its primary secret can be written",
+            hint=f"Name that region first: ?region={found.primary}",
+        )
+    said = []
+    if place.partial:
+        said.append("its ARN is a partial one, which may mean another secret")
+    late = sorted(region for region, state in found.replicas.items() if state != "InSync")
+    if found.replicas:
+        said.append(f"it is replicated to {', '.join(sorted(found.replicas))}, where programs see each step later")
+    if late:
+        said.append(f"its replica in {', '.join(late)} is not in sync: programs there may not see the pending secret")
+    return said
+
+
+def with_state(document: Document, reference: SecretReference, labels: Iterable[str]) -> Document:
+    """The document with the state that the labels of its version say, for programs to read."""
+    if not any(is_of_state(label) for label in labels):
+        return document
+    field = _field(reference)
+    state = state_in(_state_inside(document.fields, reference), labels)
+    if document.text is not None or state is None:
+        return document
+    return Document(
+        _laid(document.fields, _way(f"{field}_rotation"), Secret(state.text())),
+        version=document.version,
+        created=document.created,
+    )
+
+
+def says_flat(document: Document, reference: SecretReference, kind: str) -> bool:
+    """Whether the document itself names a pending or a previous secret."""
+    found: Any = document.fields
+    for name in _way(f"{_field(reference)}_{kind}"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return isinstance(found, Secret) and found != Secret("")
+
+
+def _laid(tree: Mapping[str, Any], way: Sequence[str], value: Secret) -> dict[str, Any]:
+    if len(way) == 1:
+        return {**tree, way[0]: value}
+    inner = tree.get(way[0])
+    return {**tree, way[0]: _laid(inner if isinstance(inner, Mapping) else {}, way[1:], value)}
+
+
+def _state_inside(tree: Mapping[str, Any], reference: SecretReference) -> RotationState:
+    found: Any = tree
+    for name in _way(f"{_field(reference)}_rotation"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    state = RotationState.read(found.reveal()) if isinstance(found, Secret) else None
+    return state or RotationState()
+
+
+def _changes(reference: SecretReference, pending: Secret, beside: Mapping[str, Secret]) -> dict[str, Secret | None]:
+    field = _field(reference)
+    # Flat names of the other layout would speak of another secret from now on.
+    gone: dict[str, Secret | None] = {f"{field}_pending": None, f"{field}_previous": None}
+    return {**gone, field: pending, **{_field_beside(field, name): value for name, value in beside.items()}}
+
+
+def _field(reference: SecretReference) -> str:
+    return reference.fields.secret if reference.fields is not None else _DEFAULT_FIELD
+
+
+def _field_beside(field: str, name: str) -> str:
+    """The field of this name in the same mapping."""
+    if not field.startswith("/"):
+        return name
+    return f"{field.rpartition('/')[0]}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
+def _way(field: str) -> tuple[str, ...]:
+    if not field.startswith("/"):
+        return (field,)
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in field[1:].split("/"))

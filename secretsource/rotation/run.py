@@ -1,0 +1,505 @@
+"""One run: reads where a rotation stands, has the next step decided, makes it, and reads again.
+
+Each step may be the last one that this process makes: another goes on from what the store holds. No lock is held;
+where two are at work, the store's compare-and-set lets one of them go first, and the other reads again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..backends import Held
+from ..clock import Deadline
+from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
+from ..events import Emitter, Event, RotationStep
+from ..flight import in_time
+from ..state import RotationState
+from .decision import Memory, Phase, Step, View, Wish, decide, phase_of
+from .hooks import Abort, Gates, Hold, Moment, Point
+from .outcome import Applied, Minted, Outcome, Refused, Unknown
+from .parties import Parties
+from .recollection import Recollection
+
+__all__ = ["Report", "Result", "Run"]
+
+Result = Literal["done", "waiting", "held", "failed", "ambiguous", "drift"]
+
+_LONGEST_SLEEP = 15.0
+_BETWEEN_READS = 0.2
+_READS_THAT_MAY_BE_BEHIND = 25
+_OVERTAKEN_AT_MOST = 50
+_ATTEMPTS_TO_KEEP = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far it came. `retry_after`: seconds until the next step can be made, None where that is not known.
+
+    "done": also where nothing was due. "failed": the old secret works. "ambiguous": which one works is not known.
+    """
+
+    result: Result
+    reason: str
+    hint: str | None = None
+    phase: Phase = "idle"
+    rotation: str = ""
+    retry_after: float | None = None
+
+
+class _NotWritten(Exception):
+    """Ends a step whose write was not made, or perhaps was."""
+
+    def __init__(self, error: SecretSourceError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Run:
+    """The steps that one process makes. What it knows beside the store is in `known`."""
+
+    def __init__(self, parties: Parties, gates: Gates, emitter: Emitter) -> None:
+        self._parties, self._gates, self._emitter = parties, gates, emitter
+        self._clock, self._policy, self._adapter = parties.clock, parties.policy, parties.adapter
+        self._by = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.known = Recollection(parties)
+        self._events: list[Event] = []
+        self._lost = 0  # steps in a row whose read or write was not made
+        self._waited_for = ""
+
+    def go(self, wish: Wish) -> Report:
+        """Steps, until there is none to be made within the policy's `max_wait`."""
+        deadline = Deadline(self._policy.max_wait, self._clock)
+        try:
+            while True:
+                report = self.step(wish, deadline)
+                if report is not None:
+                    return report
+        finally:
+            self._adapter.close()
+
+    def step(self, wish: Wish, deadline: Deadline) -> Report | None:
+        """One step, after which the observers are told what happened; a Report where there is none to be made."""
+        try:
+            try:
+                held = self._read()
+            except (BackendUnavailable, DeadlineExceeded) as error:
+                failure: SecretSourceError = error.again()
+            else:
+                return self._decided(held, wish, deadline)
+            self._overtaken(failure, deadline)
+            return None
+        finally:
+            events, self._events = self._events, []
+            self._emitter.emit(events)
+
+    def _read(self) -> Held:
+        held = self._parties.read()
+        for _ in range(_READS_THAT_MAY_BE_BEHIND):
+            if not self.known.is_behind(held):
+                break
+            self._clock.sleep(_BETWEEN_READS)
+            held = self._parties.read()
+        return held
+
+    def _decided(self, held: Held, wish: Wish, deadline: Deadline) -> Report | None:
+        self.known.notice(held)
+        view = self.known.view(held, wish)
+        step = decide(view)
+        began = self._clock.monotonic()
+        try:
+            report = self._made(step, view, deadline)
+        except _NotWritten as caught:
+            failure = caught.error.again()
+        else:
+            self._lost = 0
+            return report
+        self._tell(step, held, "unknown", began, type(failure).__name__)
+        self._overtaken(failure, deadline)
+        return None
+
+    def _overtaken(self, failure: SecretSourceError, deadline: Deadline) -> None:
+        """Have all read and decided again, a moment later: another was faster, the store is down, or an answer lost.
+
+        The failure is raised where nothing was read yet, or too often, or there is no time left.
+        """
+        self._lost += 1
+        pause = min(_BETWEEN_READS * 1.5**self._lost, 5.0) * (0.5 + secrets.randbelow(100) / 100)
+        if not self.known.has_read or self._lost > _OVERTAKEN_AT_MOST or pause > deadline.left():
+            raise failure
+        self._clock.sleep(pause)
+
+    def _made(self, step: Step, view: View, deadline: Deadline) -> Report | None:
+        match step.kind:
+            case "wait":
+                return self._wait(step, view, deadline)
+            case "prove":
+                return self._prove(step, view)
+            case "done" | "held" | "failed" | "drift" as result:
+                self._tell(step, view.held, result, self._clock.monotonic(), step.reason)
+                return _report(result, step, view)
+            case "refuse":
+                raise ConfigurationError(f"{self._parties.name}: {step.reason}", hint=step.hint)
+            case "claim":
+                return self._claim(step, view)
+            case "adopt" | "turn":
+                self._restate(step, view)
+            case "intend" | "note":
+                return self._note(step, view)
+            case "apply":
+                self._apply(step, view)
+            case "mint":
+                self._mint(step, view)
+            case "promote":
+                return self._promote(step, view)
+            case "abandon":
+                self._abandon(step, view)
+            case "reap" | "withdraw" | "retire" | "restore" | "remove":
+                return self._end_at_the_issuer(step, view)
+            case "drop":
+                return self._drop(step, view)
+        return None
+
+    # --- looking and waiting
+
+    def _wait(self, step: Step, view: View, deadline: Deadline) -> Report | None:
+        if step.wait > deadline.left():
+            phase, words = phase_of(view.held), (view.evidence.leaving, view.evidence.taking)
+            lost = "accepted" not in words and phase in ("intended", "applying", "aborting")
+            if self.known.unsaid is not None and not lost:
+                raise self.known.unsaid.again()
+            return _report("ambiguous" if lost else "waiting", step, view, retry_after=step.wait)
+        if step.reason != self._waited_for:
+            self._waited_for = step.reason
+            self._tell(step, view.held, "waiting", self._clock.monotonic(), step.reason)
+        self._clock.sleep(min(step.wait, _LONGEST_SLEEP))  # meanwhile another may have gone on
+        return None
+
+    def _prove(self, step: Step, view: View) -> Report | None:
+        """Ask about the one being left, then about the one being taken.
+
+        A change in between can make both look accepted, and never both rejected.
+        """
+        held, began = view.held, self._clock.monotonic()
+        leaving, taking = self.known.pair(held)
+        left = None if leaving is None else self._parties.probe(held, leaving)
+        taken = self._parties.probe(held, taking)
+        if self.known.heard(view, left, taken):
+            words = ", ".join(said.word for said in (left, taken) if said is not None)
+            self._tell(step, held, "done", began, words)
+        if self.known.unsaid is not None and phase_of(held) == "idle":
+            raise self.known.unsaid.again()
+        return None
+
+    # --- writing the store
+
+    def _claim(self, step: Step, view: View) -> Report | None:
+        parties, held = self._parties, view.held
+        stopped = self._passed("before_claim", step, view)
+        if stopped is not None:
+            return stopped
+        self._preflight(held)
+        back = view.wish == "rollback"
+        pending = held.previous if back else parties.new_secret(held)
+        assert pending is not None, "decided so only where there is a previous one"
+        state = self._begun(held.state, claimed=parties.now(), goal="rollback" if back else "rotate")
+        beside = parties.missing_binding(held)
+        self._write(
+            step,
+            held,
+            state,
+            lambda left: parties.store.claim(parties.reference, held, pending, state, beside=beside, timeout=left),
+        )
+        return None
+
+    def _restate(self, step: Step, view: View) -> None:
+        """Another state beside the same secrets."""
+        held = view.held
+        if step.kind == "adopt":
+            state = self._begun(held.state, claimed=self._parties.now())
+        else:
+            state = replace(held.state, goal="rotate", by=self._by)
+            self._remember(refused=None)
+        self._write_note(step, held, state)
+
+    def _note(self, step: Step, view: View) -> Report | None:
+        """Announce a call to the issuer, with the instant from which it may take effect."""
+        held = view.held
+        if step.kind == "intend":
+            stopped = self._passed("before_claim", step, view)
+            if stopped is None:
+                self._preflight(held)
+                stopped = self._passed("before_apply", step, view)
+            state = self._begun(held.state, intended=True)
+        else:
+            asked = step.back or view.memory.announced is not None or held.state.intended
+            stopped = (
+                None if asked else self._passed("converged", step, view) or self._passed("before_apply", step, view)
+            )
+            state = replace(held.state, goal="abort") if step.back else held.state
+        if stopped is not None or (self.known.memory.refused is not None and not step.back):
+            return stopped
+        self._adapter.prepare(self._parties.client(held))
+        state = replace(
+            state,
+            by=self._by,
+            noted=self._parties.now(),
+            open_for=self._policy.open_for,
+            calls=state.calls + 1,
+            compromised=state.compromised or self._policy.compromised,
+        )
+        at = self._clock.now()
+        self._write_note(step, held, state)
+        self.known.announce(state.noted, at)
+        self._remember(reaped=False)
+        return None
+
+    def _promote(self, step: Step, view: View) -> Report | None:
+        parties, held, state = self._parties, view.held, view.held.state
+        stopped = self._passed("verify", step, view) or self._passed("before_promote", step, view)
+        if stopped is not None or self.known.memory.refused is not None:
+            return stopped
+        compromised, now = state.compromised or self._policy.compromised, parties.now()
+        promoted = replace(
+            self._over(state),
+            compromised=compromised,
+            promoted=now,
+            tokens_not_before=now if compromised else state.tokens_not_before,
+            expires=state.pending_expires,
+            current_id=state.pending_id,
+            previous_id=state.current_id,
+        )
+        self._write(
+            step,
+            held,
+            promoted,
+            lambda left: parties.store.promote(
+                parties.reference, held, promoted, keep_previous=not compromised, timeout=left
+            ),
+        )
+        return None
+
+    def _abandon(self, step: Step, view: View) -> None:
+        parties, held = self._parties, view.held
+        # Nothing was changed, so no token is too old for it.
+        over = replace(self._over(held.state), tokens_not_before=None)
+        self._write(step, held, over, lambda left: parties.store.abandon(parties.reference, held, over, timeout=left))
+        self._remember(abandoned=True)
+
+    def _drop(self, step: Step, view: View) -> Report | None:
+        parties, held, state = self._parties, view.held, view.held.state
+        if not parties.capabilities.retires:
+            stopped = self._passed("converged", step, view) or self._passed("before_retire", step, view)
+            if stopped is not None:
+                return stopped
+        over = replace(self._over(state), finished=state.promoted)
+        undone: list[str] = []
+
+        def write(left: float) -> None:
+            said = parties.store.drop_previous(parties.reference, held, over, timeout=left)
+            undone.extend([said] if said else [])
+
+        self._write(step, held, over, write)
+        for text in undone:
+            self._tell(step, held, "unfinished", self._clock.monotonic(), text)
+        # One that leaked is not done with by a rotation that had begun before that was known.
+        self.known.memory = Memory(rotated=state.compromised or not self._policy.compromised)
+        return None
+
+    # --- calling the issuer
+
+    def _apply(self, step: Step, view: View) -> None:
+        held = view.held
+        secret = held.current if step.back else held.pending
+        assert secret is not None, "decided so only where one is pending"
+        client, seconds = self._parties.client(held), self.known.taken_up(self._policy.command_timeout)
+        outcome = self._called(step, held, seconds, lambda limit: self._adapter.apply(client, secret, limit))
+        if isinstance(outcome, Applied) and not step.back:
+            self.known.learn(held.state.rotation, outcome.id, outcome.expires)
+
+    def _mint(self, step: Step, view: View) -> None:
+        held = view.held
+        client, seconds = self._parties.client(held), self.known.taken_up(self._policy.command_timeout)
+        label = _label(held.state)
+        outcome = self._called(step, held, seconds, lambda limit: self._adapter.mint(client, label, limit))
+        if isinstance(outcome, Minted):
+            self._keep(held, outcome)
+
+    def _keep(self, held: Held, minted: Minted) -> None:
+        """Write what the issuer has generated: nobody else has it, so this is tried for longer than other writes."""
+        parties, step = self._parties, Step("claim", "the issuer has generated it")
+        state = replace(
+            held.state,
+            intended=False,
+            by=self._by,
+            claimed=parties.now(),
+            pending_id=minted.id,
+            pending_expires=minted.expires,
+        )
+        beside = {**parties.missing_binding(held), **(minted.beside or {})}
+        for attempt in range(_ATTEMPTS_TO_KEEP):
+            now = held
+
+            def write(left: float, now: Held = now) -> None:
+                parties.store.claim(parties.reference, now, minted.secret, state, beside=beside, timeout=left)
+
+            try:
+                self._write(step, now, state, write)
+                return
+            except _NotWritten:
+                self._clock.sleep(min(_BETWEEN_READS * 1.5**attempt, 5.0))
+            try:
+                held = parties.read()
+            except (BackendUnavailable, DeadlineExceeded):
+                continue
+            if held.state.rotation != state.rotation or not held.state.intended:
+                return  # it is there; or somebody else goes on, and what was generated is reaped by its label
+
+    def _end_at_the_issuer(self, step: Step, view: View) -> Report | None:
+        """Calls that end a secret, by the issuer's names for them, so that one which lands late ends no other."""
+        held, state, adapter, client = view.held, view.held.state, self._adapter, self._parties.client(view.held)
+        keep, gone = state.current_id, state.previous_id
+        if step.kind == "retire":
+            stopped = self._passed("converged", step, view) or self._passed("before_retire", step, view)
+            if stopped is not None:
+                return stopped
+        call: Callable[[Deadline], Outcome] = {
+            "reap": lambda limit: adapter.reap(client, _label(state), limit),
+            "withdraw": lambda limit: adapter.retire(client, keep, state.pending_id, limit),
+            "retire": lambda limit: adapter.retire(client, keep, gone, limit),
+            "restore": lambda limit: adapter.restore(client, limit),
+            "remove": lambda limit: adapter.remove(client, keep, gone, limit),
+        }[step.kind]
+        outcome = self._called(step, held, self._policy.command_timeout, call)
+        done = isinstance(outcome, Applied)
+        if step.kind == "restore":
+            self._remember(retired=False)
+            return _report("held" if done else "ambiguous", step, view)
+        if not done:
+            hint = getattr(outcome, "hint", None) or "Run it again: it goes on from here"
+            return replace(_report("held", step, view), reason=f"{step.kind}: {outcome.reason}", hint=hint)
+        if step.kind != "withdraw":
+            self._remember(**{{"reap": "reaped", "retire": "retired", "remove": "removed"}[step.kind]: True})
+        return None
+
+    def _called(self, step: Step, held: Held, seconds: float, call: Callable[[Deadline], Any]) -> Any:
+        """How a call ended, which lasts no longer than it was announced for, whatever the adapter does."""
+        began, limit = self._clock.monotonic(), Deadline(seconds, self._clock)
+        outcome: Any
+        try:
+            outcome = in_time(lambda left: call(limit), seconds, f"{step.kind} at the issuer", self._clock)
+        except ConfigurationError as error:
+            outcome = Refused(error.message, error.hint)
+        except SecretSourceError as error:
+            outcome = Unknown(type(error).__name__)
+        self.known.forget_evidence()
+        refused = isinstance(outcome, Refused)
+        if refused and step.kind in ("apply", "mint"):
+            self._remember(refused=f"the issuer refused it: {outcome.reason}")
+        said = "failed" if refused else "unknown" if isinstance(outcome, Unknown) else "done"
+        self._tell(step, held, said, began, getattr(outcome, "reason", ""))
+        return outcome
+
+    # --- what steps are made of
+
+    def _write(self, step: Step, held: Held, state: RotationState, write: Callable[[float], object]) -> None:
+        began = self._clock.monotonic()
+        failure: SecretSourceError
+        try:
+            self._parties.in_time(write, f"writing the store ({step.kind})")
+        except (BackendUnavailable, DeadlineExceeded) as error:
+            failure = error.again()
+        else:
+            self.known.note_written(held, state)
+            self._tell(step, held, "done", began, step.reason, rotation=state.rotation)
+            return
+        raise _NotWritten(failure)
+
+    def _write_note(self, step: Step, held: Held, state: RotationState) -> None:
+        parties = self._parties
+        self._write(step, held, state, lambda left: parties.store.note(parties.reference, held, state, timeout=left))
+
+    def _preflight(self, held: Held) -> None:
+        """All that can be found out before anything is changed. Raises what stands in the way."""
+        self._parties.store_cautions()
+        self._parties.issuer_preflight(held)
+
+    def _passed(self, point: Point, step: Step, view: View) -> Report | None:
+        """None where the gates agree; one that aborts is remembered, and the next decision goes back."""
+        held, target, began = view.held, self._parties.target, self._clock.monotonic()
+        moment = Moment(
+            self._parties.name,
+            held.client_id,
+            target.name,
+            target.environment,
+            held.state.rotation,
+            held.state.compromised or self._policy.compromised,
+            held.version,
+        )
+        answer = self._gates.ask(point, moment, self.known.token if point == "verify" else None)
+        if not isinstance(answer, (Hold, Abort)):
+            return None
+        self._tell(step, held, "held", began, f"{point}: {answer.reason}")
+        if isinstance(answer, Abort) and point in ("before_apply", "before_promote", "verify"):
+            self._remember(refused=answer.reason)
+            return None
+        result: Result = "held"
+        if isinstance(answer, Abort) and point == "before_claim":
+            result = "failed"
+        elif isinstance(answer, Hold) and point == "converged":
+            result = "waiting"
+        return replace(_report(result, step, view), reason=f"{point}: {answer.reason}")
+
+    def _begun(self, before: RotationState, **changes: Any) -> RotationState:
+        """The state with which a rotation begins."""
+        compromised = self._policy.compromised
+        return replace(
+            RotationState(
+                rotation=secrets.token_hex(8),
+                by=self._by,
+                compromised=compromised,
+                finished=before.finished,
+                # A store that keeps this state to the end has no later one to say how old a token may be.
+                tokens_not_before=self._parties.now() + self._policy.open_for
+                if compromised
+                else before.tokens_not_before,
+                expires=before.expires,
+                current_id=before.current_id,
+            ),
+            **changes,
+        )
+
+    def _over(self, state: RotationState) -> RotationState:
+        """What is kept of a state when its rotation is over: also until when its calls may take effect."""
+        return RotationState(
+            rotation=state.rotation,
+            by=self._by,
+            noted=state.noted,
+            open_for=state.open_for,
+            finished=state.finished,
+            tokens_not_before=state.tokens_not_before,
+            expires=state.expires,
+            current_id=state.current_id,
+        )
+
+    def _remember(self, **changes: Any) -> None:
+        self.known.memory = self.known.memory._replace(**changes)
+
+    def _tell(
+        self, step: Step, held: Held, outcome: str, began: float, reason: str = "", *, rotation: str | None = None
+    ) -> None:
+        seconds = self._clock.monotonic() - began
+        name = rotation or held.state.rotation
+        self._events.append(RotationStep(self._parties.name, name, step.kind, outcome, seconds, reason))
+
+
+def _report(result: Result, step: Step, view: View, *, retry_after: float | None = None) -> Report:
+    return Report(result, step.reason, step.hint, phase_of(view.held), view.held.state.rotation, retry_after)
+
+
+def _label(state: RotationState) -> str:
+    return f"secretsource-{state.rotation}"
