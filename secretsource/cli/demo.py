@@ -1,7 +1,7 @@
 """secretsource demo: the main job on an embedded issuer, on loopback, in about ten seconds.
 
-Threads and tasks call a small GraphQL API. Meanwhile the secret is changed twice, once by the book and once the wrong
-way round, and then the issuer is out of order for almost the life of a token. No call may fail.
+Threads and tasks call a small GraphQL API. Meanwhile the secret is changed twice, once by the rotation engine and once
+by hand, the wrong way round, and then the issuer is out of order for almost the life of a token. No call may fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ from typing import Any
 import httpx
 
 from ..auth.httpx import TokenAuth
-from ..events import CandidateRejected, CandidateUsed, CredentialsChanged, Event, RefreshFailed, TokenFetched
+from ..clock import Deadline
+from ..events import (
+    CandidateRejected,
+    CandidateUsed,
+    CredentialsChanged,
+    Event,
+    RefreshFailed,
+    RotationStep,
+    TokenFetched,
+)
+from ..rotation import Adapter, Applied, Capabilities, Client, Policy, Preflight, Rotation
+from ..secret import Secret
 from ..source import TokenSource
 from ..testing.issuer import FakeIssuer
 from ..testing.loopback import Answer, Incoming, LoopbackServer
@@ -32,6 +43,13 @@ _OUTAGE = 1.7
 _THREADS = 4
 _TASKS = 8
 _PAUSE = 0.02
+_STEPS = {
+    "claim": "the new secret is in the file, as pending",
+    "note": "consumers have had their time; the call is announced in the file",
+    "apply": "the issuer has the new secret: the old one is dead from now on",
+    "promote": "proved by tokens, and promoted in the file",
+    "drop": "the previous secret is out of the file",
+}
 _QUERY = {"query": "{ orders(first: 2) { id total } }"}
 _ORDERS = {"data": {"orders": [{"id": "A-1001", "total": "18.50"}, {"id": "A-1002", "total": "7.20"}]}}
 
@@ -52,6 +70,22 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if figures["failed_calls"] else 0
 
 
+class _Administrator(Adapter):
+    """Saves a secret at the issuer, which accepts one of a client at a time: the old one is dead from then on."""
+
+    capabilities = Capabilities(chosen=True, slots=1, propagation=0.4, landing=0.0)
+
+    def __init__(self, issuer: FakeIssuer) -> None:
+        self._issuer = issuer
+
+    def check(self, client: Client, deadline: Deadline) -> Preflight:
+        return Preflight()
+
+    def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Applied:
+        self._issuer.set_secret(client.client_id, secret.reveal())
+        return Applied()
+
+
 class _Demo:
     def __init__(self, folder: str, screen: Screen) -> None:
         self._file = os.path.join(folder, "pos.json")  # the folder's mode is 0700
@@ -63,6 +97,7 @@ class _Demo:
         self._renewed = threading.Event()
         self._calls = _Calls()
         self._events: list[Event] = []
+        self._rotated = ""
 
     def run(self) -> dict[str, Any]:
         with self._issuer, self._api:
@@ -84,22 +119,25 @@ class _Demo:
     def _story(self) -> dict[str, Any]:
         self._say(f"{_THREADS} threads and {_TASKS} tasks call the API; a token lives {_LIFETIME:.0f} s")
         time.sleep(0.5)
-        self._say("the administrator writes the new secret into the file, as pending", "note")
-        self._write({"client_secret": "demo-secret-1", "client_secret_pending": "demo-secret-2"})
+        self._say(
+            "a planned change: secretsource rotates the secret at the issuer, which accepts one at a time", "note"
+        )
+        self._rotate()
         self._await_renewal()
-        self._say("… saves it at the issuer: the old one is dead from now on", "note")
-        self._issuer.set_secret("pos", "demo-secret-2")
-        self._await_renewal()
-        self._say("… and promotes it in the file", "note")
-        self._write({"client_secret": "demo-secret-2", "client_secret_previous": "demo-secret-1"})
-        self._await_renewal()
-        self._say("a second change, without pending: the file first", "note")
+        self._say("a second change, by hand and without pending: the file first", "note")
         self._write({"client_secret": "demo-secret-3"})
         self._await_renewal()
         self._say("… and the issuer later", "note")
         self._issuer.set_secret("pos", "demo-secret-3")
         self._await_renewal()
         return self._outage()
+
+    def _rotate(self) -> None:
+        source = TokenSource(f"file://{self._file}", issuer=self._issuer.url)
+        policy = Policy(wait=_LIFETIME, soak=_LIFETIME / 2, command_timeout=5, force=True)
+        report = Rotation(source, _Administrator(self._issuer), policy=policy, observers=self._note).run()
+        self._rotated = report.result
+        self._say(f"rotation: {report.result}, {report.reason}", "note")
 
     def _outage(self) -> dict[str, Any]:
         calls, failures, tokens = self._calls.made, self._count(RefreshFailed), self._count(TokenFetched)
@@ -168,6 +206,8 @@ class _Demo:
     def _note(self, event: Event) -> None:
         self._events.append(event)
         match event:
+            case RotationStep(step="claim" | "note" | "apply" | "promote" | "drop" as step, outcome="done"):
+                self._say(f"rotation: {_STEPS[step]}", "note")
             case TokenFetched():
                 self._renewed.set()
                 self._say(f"a token, {self._issuer.token_requests} token requests so far", "ok")
@@ -197,6 +237,7 @@ class _Demo:
             "token_requests": self._issuer.token_requests,
             "tokens": self._count(TokenFetched),
             "secret_versions": list(dict.fromkeys(versions)),
+            "rotation": self._rotated,
             "rejected_candidates": self._count(CandidateRejected),
             "outage": outage,
             "seconds": round(time.monotonic() - self._began, 1),

@@ -20,6 +20,7 @@ from .screen import Screen, printable
 __all__ = ["Audit", "Teller", "clean"]
 
 _STATES = {"done": "ok", "waiting": "note", "held": "warning", "failed": "failed", "unknown": "warning"}
+_SAID_AT_THE_END = ("done", "held", "failed", "drift")
 _VERSION = 1
 
 
@@ -84,11 +85,14 @@ class Teller:
         sys.stdout.write(f"{json.dumps({'version': _VERSION, 'event': event, **clean(members)})}\n")
         sys.stdout.flush()
 
-    def line(self, settings: Settings, text: str, state: str | None = None, hint: str | None = None) -> None:
+    def line(
+        self, settings: Settings, text: str, state: str | None = None, hint: str | None = None, *, indent: int = 0
+    ) -> None:
+        """One line on the screen, and its hint below it."""
         assert self.screen is not None
         self.screen.line(f"{self.prefix(settings)}{text}", state)
         if hint:
-            self.screen.line(f"{self.prefix(settings)}→ {hint}", state)
+            self.screen.line(f"{self.prefix(settings)}{'':{indent}}→ {hint}", state)
 
     def prefix(self, settings: Settings) -> str:
         return f"{settings.client or 'credentials'}: " if self.named else ""
@@ -105,7 +109,7 @@ class Teller:
                 members = {name: getattr(event, name) for name in ("rotation", "step", "outcome", "reason")}
                 about = {"instant": _instant(), **about_client(settings), "reference": event.source}
                 self.object("step", {**about, **members, "duration": round(event.duration, 3)})
-            else:
+            elif event.step not in _SAID_AT_THE_END:
                 now = f"{datetime.now():%H:%M:%S}"
                 said = f"{now}  {event.step:9}{event.outcome:9}{event.reason}".rstrip()
                 self.line(settings, said, _STATES.get(event.outcome))

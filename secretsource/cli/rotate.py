@@ -12,14 +12,19 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+from ..backends import backend_for
+from ..backends.layout import rotatable
 from ..config import DURATIONS, Configuration, Settings, asked_environment, loaded
 from ..errors import ConfigurationError, SecretSourceError
+from ..reference import SecretReference
+from ..rotation.engine import Report, Rotation, Status
 from ..rotation.hooks import Answer, Hold, Moment, Proceed, gate_called
 from ..rotation.issuers import adapter_called, known_adapters
+from ..rotation.outcome import Adapter
 from ..rotation.policy import Policy, duration, shown_duration
 from ..source import ConfiguredSource
 from ..urls import same_issuer
@@ -27,10 +32,6 @@ from . import exit_code
 from .options import add_credentials, add_issuer, add_request, configuration_of, settings_of
 from .progress import Audit, Teller, about_client
 from .screen import Screen, printable
-
-if TYPE_CHECKING:
-    from ..rotation.engine import Report, Rotation, Status
-    from ..rotation.outcome import Adapter
 
 __all__ = ["add_to"]
 
@@ -122,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
     if screen is None:
         teller.object("end", {"action": options.action, "exit_code": code, "skipped": skipped})
     elif skipped:
-        screen.line(f"skipped, without an adapter: {', '.join(skipped)}", "skipped")
+        screen.line(f"skipped, without an adapter in its rotation: {', '.join(skipped)}", "skipped")
     return code
 
 
@@ -147,20 +148,31 @@ def _chosen(options: argparse.Namespace) -> tuple[list[argparse.Namespace], list
     configuration = configuration_of(options)
     environment = configuration.environment(asked_environment(options.env))
     clients = configuration.clients_of(environment)
-    able = [client for client in clients if _has_adapter(configuration.settings(client, environment), options)]
-    chosen = clients if options.action == "status" else able
+    chosen = [client for client in clients if _takes_part(configuration, client, environment, options)]
     if not chosen:
         raise ConfigurationError(
-            f"no client of {configuration.file} has credentials and an adapter in environment {environment!r}",
+            f"no client of {configuration.file} has an adapter in environment {environment!r}",
             hint=f'Write adapter = "…" into [clients.NAME.rotation]: one of {_adapters()}',
         )
     named = [argparse.Namespace(**{**vars(options), "client": client}) for client in chosen]
     return named, [client for client in clients if client not in chosen]
 
 
-def _has_adapter(settings: Settings, options: argparse.Namespace) -> bool:
-    said = settings.rotation
-    return bool({"adapter", "command"} & set(said) or options.adapter or options.command)
+def _takes_part(configuration: Configuration, client: str, environment: str, options: argparse.Namespace) -> bool:
+    """Whether --all means it: it has an adapter, or can at least be looked at."""
+    try:
+        settings = configuration.settings(client, environment)
+        if options.adapter or options.command or {"adapter", "command"} & set(settings.rotation):
+            return True
+        if options.action != "status":
+            return False
+        reference = SecretReference.parse(settings.get("credentials"))
+    except ConfigurationError:
+        return True  # which its turn will tell
+    with suppress(ConfigurationError):
+        rotatable(backend_for(reference, settings.stores), reference)
+        return True
+    return False
 
 
 def _adapters() -> str:
@@ -276,11 +288,20 @@ def _same_issuer(one: Settings, other: Settings) -> bool:
 # --- what is done for each
 
 
+class _Case(NamedTuple):
+    """One client: where its secret is, what changes it, and the gate that keeps others from being changed beside it."""
+
+    reference: str
+    rotation: Rotation
+    gate: _OneAtATime
+
+
 class _Work:
     """Does what was asked for one client after the other, and tells it."""
 
     def __init__(self, teller: Teller) -> None:
         self._teller = teller
+        self._last: Status | None = None
 
     def code(self, options: argparse.Namespace) -> int:
         """The exit code for this client. What goes wrong with one does not keep the others from their turn."""
@@ -306,6 +327,7 @@ class _Work:
         """One table with where each client stands."""
         rows, codes = [("client", "age", "due", "phase", "pending for")], []
         for options in chosen:
+            self._last = None
             codes.append(self.code(options))
             if self._last is not None:
                 rows.append(_row(options.client or self._last.client_id, self._last))
@@ -315,19 +337,13 @@ class _Work:
             self._teller.screen.line("  ".join(map(str.ljust, row, widths)).rstrip())
         return codes
 
-    _last: Status | None = None
-
     def _done(self, settings: Settings, options: argparse.Namespace) -> int:
-        self._last = None
-        rotation, gate = self._rotation(settings, options)
+        reference, rotation, gate = self._case(settings, options)
         if options.action == "plan":
             return self._plan(settings, rotation)
         if options.action == "status":
             return self._status(settings, rotation)
-        report: Report
-        if _is_declined(settings, options, rotation):
-            from ..rotation.engine import Report
-
+        if _is_declined(settings, options, reference, rotation):
             report = Report("held", "it was not confirmed", "--yes goes ahead without being asked")
         else:
             report = getattr(rotation, options.action)()
@@ -335,11 +351,9 @@ class _Work:
             report = replace(report, result="waiting", hint="A later run takes its turn when that one is finished")
         if gate.unread:
             self._note(settings, f"not looked at, since their stores cannot be read: {', '.join(gate.unread)}")
-        return self._reported(settings, rotation, report)
+        return self._reported(settings, reference, report)
 
-    def _rotation(self, settings: Settings, options: argparse.Namespace) -> tuple[Rotation, _OneAtATime]:
-        from ..rotation.engine import Rotation
-
+    def _case(self, settings: Settings, options: argparse.Namespace) -> _Case:
         adapter, policy = _adapter(settings, options), _policy(settings, options)
 
         def of(other: Settings) -> Rotation:
@@ -348,14 +362,10 @@ class _Work:
         configuration = None if settings.file is None else loaded(settings.file)
         gate = _OneAtATime(settings, configuration, of)
         names = dict.fromkeys([*settings.rotation.get("gates", []), *(options.gate or [])])
-        rotation = Rotation(
-            ConfiguredSource(settings),
-            adapter,
-            policy=policy,
-            observers=self._teller.observer(settings),
-            gates=[gate, *map(gate_called, names)],
-        )
-        return rotation, gate
+        source, observer = ConfiguredSource(settings), self._teller.observer(settings)
+        gates = [gate, *map(gate_called, names)]
+        rotation = Rotation(source, adapter, policy=policy, observers=observer, gates=gates)
+        return _Case(source.name, rotation, gate)
 
     def _plan(self, settings: Settings, rotation: Rotation) -> int:
         plan, teller = rotation.plan(), self._teller
@@ -365,7 +375,7 @@ class _Work:
                 teller.object("finding", {**about_client(settings), **asdict(finding)})
             else:
                 found = f"{finding.status:8}{finding.name:{_WIDTH_OF_NAMES}}{finding.found}"
-                teller.line(settings, found, finding.status, finding.hint)
+                teller.line(settings, found, finding.status, finding.hint, indent=8 + _WIDTH_OF_NAMES)
         if teller.screen is None:
             steps = [printable(step) for step in plan.steps]
             teller.object("plan", {**about_client(settings), "ok": plan.ok, "steps": steps, "exit_code": code})
@@ -381,10 +391,10 @@ class _Work:
             self._teller.object("status", members)
         return 0
 
-    def _reported(self, settings: Settings, rotation: Rotation, report: Report) -> int:
+    def _reported(self, settings: Settings, reference: str, report: Report) -> int:
         code, teller = _CODES[report.result], self._teller
         if teller.screen is None:
-            about = {**about_client(settings), "reference": str(rotation.reference)}
+            about = {**about_client(settings), "reference": reference}
             teller.object("result", {**about, **asdict(report), "exit_code": code})
         else:
             later = report.retry_after
@@ -429,7 +439,7 @@ def _shown(seconds: float | None) -> str:
     return "-" if seconds is None else shown_duration(seconds)
 
 
-def _is_declined(settings: Settings, options: argparse.Namespace, rotation: Rotation) -> bool:
+def _is_declined(settings: Settings, options: argparse.Namespace, reference: str, rotation: Rotation) -> bool:
     """Whether a person at a terminal was asked about a production environment, and did not agree."""
     if options.yes or not settings.production or options.action not in ("run", "abort", "rollback"):
         return False
@@ -442,7 +452,7 @@ def _is_declined(settings: Settings, options: argparse.Namespace, rotation: Rota
     issuer = settings.get("issuer") or settings.get("token_url")
     asked = (
         f"rotate {options.action}: environment {settings.environment!r}, client {settings.client!r}, issuer {issuer}, "
-        f"{rotation.reference}. Write yes to go on: "
+        f"{reference}. Write yes to go on: "
     )
     sys.stderr.write(printable(asked))
     sys.stderr.flush()

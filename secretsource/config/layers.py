@@ -238,7 +238,7 @@ def _check_rotation(table: Any, at: At) -> None:
         raise at.under("proofs").error("is a whole number above 0", None)
     for key in ("adapter", "command"):
         named = table.get(key, "-")
-        if not (named[:1] or [""])[0].strip():
+        if not (named if isinstance(named, str) else next(iter(named), "")).strip():
             raise at.under(key).error("is empty", "Name one, or leave it out")
 
 

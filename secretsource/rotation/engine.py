@@ -42,7 +42,7 @@ class Status:
 class Rotation:
     """The change of one client's secret, in the store that `source` reads and at its issuer, by an adapter.
 
-        Rotation(source, Keycloak("https://sso.example.com", "pos", admin=admin), policy=Policy(wait="6m")).run()
+        Rotation(source, Keycloak("https://sso.example.com", "pos", admin=admin), policy=Policy(wait=360)).run()
 
     `observers` are hooks for events (`RotationStep`); `gates` have to agree before an effect. `generator` makes the new
     secret. Raises ConfigurationError where the secret cannot be changed. Not for several threads at once; several

@@ -108,8 +108,8 @@ class Preflight(NamedTuple):
 class Adapter(Protocol):
     """Changes a client's secret at one issuer. Called from one thread at a time; texts in it hold no secret.
 
-    A method that the capabilities exclude is never called. What cannot be told apart from success is Unknown: the token
-    endpoint tells. Nothing is repeated inside: the engine knows when that is safe.
+    What cannot be told apart from success is Unknown: the token endpoint tells. Nothing is repeated inside: the engine
+    knows when that is safe. A class that derives from this one defines what its capabilities say, and `check`.
     """
 
     @property
@@ -124,35 +124,38 @@ class Adapter(Protocol):
 
     def prepare(self, client: Client) -> None:
         """Do what takes time before a call is announced, such as the start of a program. Nothing takes effect yet."""
-        ...
+        return
 
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
         """Have the issuer accept this secret. (`chosen`)"""
-        ...
+        return _NOT_HERE
 
     def mint(self, client: Client, label: str, deadline: Deadline) -> Minted | Refused | Unknown:
         """Have it generate one, findable by this label where it has labels. (not `chosen`)"""
-        ...
+        return _NOT_HERE
 
     def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
         """Remove what was generated under this label, whose value nobody holds. (not `chosen`, more than one slot)"""
-        ...
+        return _NOT_HERE
 
     def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
         """Have the issuer accept `keep` and no longer `gone`, by its names for them. (`retires`)
 
         None: not known. Where neither is, the newest is kept. What other people made is left alone.
         """
-        ...
+        return _NOT_HERE
 
     def restore(self, client: Client, deadline: Deadline) -> Outcome:
         """Take the last `retire` back. (`restores`)"""
-        ...
+        return _NOT_HERE
 
     def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
         """Remove for good what was retired. (`restores`)"""
-        ...
+        return _NOT_HERE
 
     def close(self) -> None:
         """End what `prepare` began and no call has used."""
-        ...
+        return
+
+
+_NOT_HERE = Refused("this issuer has no such call")

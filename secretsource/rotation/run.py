@@ -21,7 +21,7 @@ from ..flight import in_time
 from ..state import RotationState
 from .decision import Memory, Phase, Step, View, Wish, decide, phase_of
 from .hooks import Abort, Gates, Hold, Moment, Point
-from .outcome import Applied, Minted, Outcome, Refused, Unknown
+from .outcome import Applied, Minted, Outcome, Preflight, Refused, Unknown
 from .parties import Parties
 from .recollection import Recollection
 
@@ -202,11 +202,16 @@ class Run:
         stopped = self._passed("before_claim", step, view)
         if stopped is not None:
             return stopped
-        self._preflight(held)
+        found = self._preflight(held)
         back = view.wish == "rollback"
         pending = held.previous if back else parties.new_secret(held)
         assert pending is not None, "decided so only where there is a previous one"
-        state = self._begun(held.state, claimed=parties.now(), goal="rollback" if back else "rotate")
+        state = self._begun(
+            held.state,
+            claimed=parties.now(),
+            goal="rollback" if back else "rotate",
+            current_id=held.state.current_id or found.current_id,
+        )
         beside = parties.missing_binding(held)
         self._write(
             step,
@@ -231,10 +236,12 @@ class Run:
         held = view.held
         if step.kind == "intend":
             stopped = self._passed("before_claim", step, view)
+            current_id = held.state.current_id
             if stopped is None:
-                self._preflight(held)
+                found = self._preflight(held)
+                current_id = current_id or found.current_id
                 stopped = self._passed("before_apply", step, view)
-            state = self._begun(held.state, intended=True)
+            state = self._begun(held.state, intended=True, current_id=current_id)
         else:
             asked = step.back or view.memory.announced is not None or held.state.intended
             stopped = (
@@ -423,10 +430,10 @@ class Run:
         parties = self._parties
         self._write(step, held, state, lambda left: parties.store.note(parties.reference, held, state, timeout=left))
 
-    def _preflight(self, held: Held) -> None:
+    def _preflight(self, held: Held) -> Preflight:
         """All that can be found out before anything is changed. Raises what stands in the way."""
         self._parties.store_cautions()
-        self._parties.issuer_preflight(held)
+        return self._parties.issuer_preflight(held)
 
     def _passed(self, point: Point, step: Step, view: View) -> Report | None:
         """None where the gates agree; one that aborts is remembered, and the next decision goes back."""

@@ -23,7 +23,8 @@ def test_no_call_fails_through_two_changes_of_the_secret_and_an_outage(tmp_path:
     assert figures["calls"] > 100
     assert figures["failed_calls"] == 0
     assert figures["rejected_candidates"] >= 1
-    assert len(figures["secret_versions"]) in (3, 4)  # the promoted document may have gone before anybody read it
+    assert figures["rotation"] == "done"
+    assert len(figures["secret_versions"]) >= 3  # a document may have gone before anybody read it
     assert figures["tokens"] >= 3
     assert figures["token_requests"] > figures["tokens"]
     assert figures["outage"]["calls"] > 0

@@ -540,7 +540,7 @@ def _aws_backend() -> AwsBackend:
     clients = Clients(settings)
     clients._made.session = session
     backend = AwsBackend(session=keys, region="eu-west-1", attempts=1)
-    backend._clients = PerProcess(lambda: clients)
+    backend._calls._clients = PerProcess(lambda: clients)
     # New credentials change nothing about a script.
     clients.forget = lambda: None  # type: ignore[method-assign]
     return backend

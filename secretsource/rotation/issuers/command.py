@@ -26,7 +26,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from ...backends.access import CHECKABLE, Access, shown, user_name
 from ...clock import Deadline, checked_seconds
@@ -42,7 +42,7 @@ _STARTS_WITHIN = 10.0
 _ENDS_WITHIN = 5.0
 _GUARD = str(Path(__file__).with_name("guard.py"))
 
-Output = Literal["discard", "stderr"]
+_OUTPUTS = ("discard", "stderr")
 
 
 class Command:
@@ -62,14 +62,14 @@ class Command:
         propagation: float = 5.0,
         landing: float = 30.0,
         environment: Mapping[str, str] | None = None,
-        output: Output = "discard",
+        output: Literal["discard", "stderr"] = "discard",
         folder: str | None = None,
     ) -> None:
         argv = (program,) if isinstance(program, str) else tuple(program)
         if not argv or not all(isinstance(each, str) and "\0" not in each for each in argv) or not argv[0]:
             raise ConfigurationError("program= is no program", hint="Write a path, or a list of a path and arguments")
-        if output not in get_args(Output):
-            raise ConfigurationError("output= is not known", hint=f"It is one of {', '.join(get_args(Output))}")
+        if output not in _OUTPUTS:
+            raise ConfigurationError("output= is not known", hint=f"It is one of {', '.join(_OUTPUTS)}")
         if slots is not None and (isinstance(slots, bool) or not isinstance(slots, int) or slots < 1):
             raise ConfigurationError("slots= is a whole number above 0")
         variables = dict(environment or {})
@@ -77,7 +77,7 @@ class Command:
             raise ConfigurationError("environment= is a table of texts")
         self._argv = argv
         self._environment = variables
-        self._output: Output = output
+        self._output = output
         self._folder = os.path.abspath(folder) if folder else os.getcwd()
         self._run: _Run | None = None
         self.capabilities = Capabilities(
@@ -192,7 +192,7 @@ def _check_unalterable(path: str) -> None:
 class _Run:
     """One run of the program, from its start on, with the guard beside it."""
 
-    def __init__(self, argv: Sequence[str], output: Output, environment: Mapping[str, str], folder: str) -> None:
+    def __init__(self, argv: Sequence[str], output: str, environment: Mapping[str, str], folder: str) -> None:
         pipes = [os.pipe() for _ in range(3)]
         (stdin, self._stdin), (self._report, said), (lifeline, self._lifeline) = pipes
         self._open = [self._stdin, self._report, self._lifeline]
@@ -286,7 +286,7 @@ class _Run:
 
 
 def _guarded(
-    argv: Sequence[str], output: Output, environment: Mapping[str, str], folder: str, ends: tuple[int, int, int]
+    argv: Sequence[str], output: str, environment: Mapping[str, str], folder: str, ends: tuple[int, int, int]
 ) -> subprocess.Popen[bytes] | OSError:
     stdin, said, lifeline = ends
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from ...backends import Backend
 from ...clock import Deadline
 from ...config.tables import At, Takes, check_table
-from ...errors import ConfigurationError, IssuerUnavailable, SecretSourceError
+from ...errors import ConfigurationError, SecretSourceError
 from ...exchange import Answer
 from ...reference import SecretReference
 from ...secret import Secret
@@ -118,7 +118,7 @@ class Orchard:
 
     @property
     def capabilities(self) -> Capabilities:
-        # Before it committed ahead of its answers, Orchard answered first: a good answer was no proof, nor is a bad one.
+        # It may answer before it commits: a change can take effect after a good answer, and after a bad one.
         return Capabilities(chosen=not self._generated, slots=1, propagation=5.0, landing=30.0)
 
     def check(self, client: Client, deadline: Deadline) -> Preflight:
@@ -312,7 +312,10 @@ _TAKES = Takes(
 _CONSENTS = ("explicit", "external", "implicit", "systematic")
 _STEP = "OpenIdApplication"
 _FIRST_OF_1980 = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can say
-_KEY_HINT = "Correct client_name= and api_key=: they are those of a Remote Client in Orchard's admin pages"
+_IMPORT_HINTS = {
+    400: "Correct client_name= and api_key=: they are those of a Remote Client in Orchard's admin pages",
+    404: "Correct base_url=, with the tenant's prefix; is its feature Remote Deployment on?",
+}
 
 
 class OrchardRecipe:
@@ -378,11 +381,7 @@ class OrchardRecipe:
             multipart={"ClientName": self._client_name, "ApiKey": key, "Content": archive},
             deadline=deadline,
         )
-        hints = {
-            400: _KEY_HINT,
-            404: "Correct base_url=, with the tenant's prefix; is its feature Remote Deployment on?",
-        }
-        failed = failure_of(answer, "importing a recipe in Orchard", hints=hints)
+        failed = failure_of(answer, "importing a recipe in Orchard", hints=_IMPORT_HINTS)
         return failed or Unknown("Orchard has taken the recipe, which does not say that it has worked")
 
     def mint(self, client: Client, label: str, deadline: Deadline) -> Refused:

@@ -13,13 +13,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
 
-from secretsource import ClientCredentials, SecretSourceError
+from secretsource import ClientCredentials, SecretSourceError, TokenSource
 from secretsource.clock import SYSTEM_CLOCK, Clock, Deadline
+from secretsource.rotation import Client
 from secretsource.secret import Secret
 from secretsource.testing import Answer, Fault, Incoming, LoopbackServer
 
@@ -93,9 +95,9 @@ class Vendor:
     def token_url(self) -> str:
         return f"{self.origin}{self.token_path}"
 
-    def admin(self, **more: Any) -> dict[str, Any]:
-        """The arguments of the rotator's own token source."""
-        return {"credentials": ClientCredentials(ADMIN, ADMIN_SECRET), "token_url": self.token_url, **more}
+    def admin(self, **more: Any) -> TokenSource:
+        """What the rotator logs in with."""
+        return TokenSource(ClientCredentials(ADMIN, ADMIN_SECRET), token_url=self.token_url, clock=self.clock, **more)
 
     # --- what a test asks for
 
@@ -219,5 +221,15 @@ def failed(
     return error
 
 
-def secret(text: str) -> Secret:
-    return Secret(text)
+def holding(current: str | None = OLD, pending: str | None = None, previous: str | None = None) -> Client:
+    """The client, with what its store holds."""
+    held = [None if one is None else Secret(one) for one in (current, pending, previous)]
+    return Client(CLIENT, {}, "production", "file:/pos.json", *held)
+
+
+def kept_login(folder: Path) -> str:
+    """A reference to the rotator's credentials in a file."""
+    path = folder / "rotator.json"
+    path.write_text(json.dumps({"client_id": ADMIN, "client_secret": ADMIN_SECRET}))
+    path.chmod(0o600)
+    return f"file://{path}"

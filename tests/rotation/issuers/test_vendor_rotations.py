@@ -1,0 +1,229 @@
+"""Whole rotations at Okta, Auth0 and Entra, on sites that behave like them: programs call all the while, none fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secretsource import SecretSourceError, TokenSource
+from secretsource.rotation import Adapter, Policy, Report, Rotation
+from secretsource.rotation.issuers.auth0 import Auth0
+from secretsource.rotation.issuers.entra import Entra
+from secretsource.rotation.issuers.okta import Okta
+from secretsource.secret import Secret
+
+from .fakes_auth0 import Auth0Site
+from .fakes_entra import EntraSite
+from .fakes_okta import OktaSite
+from .vendors import API_TOKEN, CANARIES, CLIENT, NEW, OLD, Vendor
+
+PROGRAMS = 3
+LAG = 0.4
+POLICY = Policy(
+    every="90d", wait=0.3, soak=0.3, propagation=0.6, landing=0.2, command_timeout=5, max_wait=30, force=True
+)
+
+
+def written(folder: Path, secret: str = OLD, **more: str) -> Path:
+    path = folder / "pos.json"
+    path.write_text(json.dumps({"client_id": CLIENT, "client_secret": secret, **more}))
+    path.chmod(0o600)
+    return path
+
+
+def held(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def adapter_of(site: Vendor, folder: Path) -> Adapter:
+    if isinstance(site, OktaSite):
+        token = folder / "okta-token"
+        token.write_text(API_TOKEN)
+        token.chmod(0o600)
+        return Okta(site.origin, api_token=f"file://{token}")
+    if isinstance(site, EntraSite):
+        return Entra(admin=site.admin(), base_url=site.base_url)
+    return Auth0(site.origin, admin=site.admin())
+
+
+class Programs:
+    """Threads that get a new token again and again, each from a source of its own. `failures`: what they met."""
+
+    def __init__(self, path: Path, site: Vendor) -> None:
+        self.calls, self.failures = 0, list[SecretSourceError]()
+        self._over = threading.Event()
+        self._path, self._site = path, site
+
+    def _call(self) -> None:
+        with TokenSource(f"file://{self._path}", token_url=self._site.token_url, timeout=10) as source:
+            while not self._over.wait(0.01):
+                try:
+                    source.verify()
+                except SecretSourceError as error:
+                    self.failures.append(error)
+                self.calls += 1
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._call) for _ in range(PROGRAMS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join(20)
+
+
+def rotated(
+    site: Vendor,
+    path: Path,
+    *,
+    policy: Policy = POLICY,
+    work: Callable[[Rotation], Report] = Rotation.run,
+    new: str | None = None,
+    seen: list[object] | None = None,
+) -> Report:
+    """The report of a rotation beside which programs call, none of which failed."""
+    programs = Programs(path, site)
+    with TokenSource(f"file://{path}", token_url=site.token_url) as source:
+        rotation = Rotation(
+            source,
+            adapter_of(site, path.parent),
+            policy=policy,
+            observers=[] if seen is None else seen.append,
+            generator=None if new is None else lambda: Secret(new),
+        )
+        with programs.calling():
+            report = work(rotation)
+    assert programs.failures == []
+    assert programs.calls > 0
+    return report
+
+
+@pytest.fixture(params=[OktaSite, Auth0Site, EntraSite])
+def site(request: pytest.FixtureRequest) -> Iterator[Vendor]:
+    with request.param(lag=LAG) as site:
+        yield site
+
+
+def test_no_call_fails_while_a_secret_is_changed(
+    site: Vendor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0, logger="secretsource")
+    path, seen = written(tmp_path), list[object]()
+    report = rotated(site, path, seen=seen)
+    assert (report.result, report.phase) == ("done", "idle")
+    document = held(path)
+    assert document["client_secret"] != OLD
+    assert not {"client_secret_pending", "client_secret_previous"} & document.keys()
+    assert site.gives(document["client_secret"])
+    assert not site.gives(OLD)
+    shown = f"{report} {seen} {caplog.text}"
+    assert [one for one in (*CANARIES, document["client_secret"]) if one in shown] == []
+
+
+def test_no_call_fails_where_the_answer_to_the_change_is_lost(site: Vendor, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    method, part = ("PATCH", "/clients/") if isinstance(site, Auth0Site) else ("POST", "/secrets")
+    site.lose(method, "addPassword" if isinstance(site, EntraSite) else part)
+    report = rotated(site, path)
+    assert report.result == "done"
+    assert site.gives(held(path)["client_secret"])
+    assert not site.gives(OLD)
+    if isinstance(site, EntraSite):
+        assert len(site.passwords) == 1  # what was generated and lost is gone as well
+    if isinstance(site, OktaSite):
+        assert len(site.kept) == 1
+
+
+def test_it_can_be_done_again_and_again(site: Vendor, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    secrets = {OLD}
+    for _ in range(3):
+        assert rotated(site, path).result == "done"
+        secrets.add(held(path)["client_secret"])
+    assert len(secrets) == 4
+    assert [one for one in secrets if site.gives(one)] == [held(path)["client_secret"]]
+
+
+def test_a_throttled_change_is_made_later(site: Vendor, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    method = "PATCH" if isinstance(site, Auth0Site) else "POST"
+    part = "addPassword" if isinstance(site, EntraSite) else "/"
+    site.answer(method, part, 429, {"error": "too_many_requests"}, Retry_After="1")
+    assert rotated(site, path).result == "done"
+    assert site.gives(held(path)["client_secret"])
+
+
+def test_a_refused_change_leaves_all_as_it_was(site: Vendor, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    method = "PATCH" if isinstance(site, Auth0Site) else "POST"
+    part = "addPassword" if isinstance(site, EntraSite) else "/"
+    site.answer(method, part, 403, {"errorCode": "E0000006", "errorSummary": NEW})
+    report = rotated(site, path, new=NEW)
+    assert report.result == "failed"
+    assert held(path)["client_secret"] == OLD
+    assert "client_secret_pending" not in held(path)
+    assert site.gives(OLD)
+    assert NEW not in str(report)
+
+
+def test_what_other_people_made_in_entra_is_there_afterwards(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with EntraSite(lag=LAG) as site:
+        other = site.add("Zz9-not-a-real-secret-of-somebody-else", "secretsource-of-another-store")
+        assert rotated(site, path).result == "done"
+        assert other in site.passwords
+        assert len(site.passwords) == 2
+
+
+def test_what_entra_does_not_tell_apart_holds_until_a_person_has_removed_it(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with EntraSite(lag=LAG) as site:
+        old, other = site.passwords[0], site.add("not-a-real-secret-of-somebody-else")  # begins as the old one does
+        report = rotated(site, path)
+        assert (report.result, report.phase) == ("held", "soaking")
+        assert "cannot be told" in report.reason
+        site.passwords.remove(old)
+        other.hint = "Zz9"
+        assert rotated(site, path, work=Rotation.resume).result == "done"
+        assert other in site.passwords
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_a_secret_that_is_given_up_leaves_its_place_at_okta_free(tmp_path: Path, clear: bool) -> None:
+    path = written(tmp_path)
+    with OktaSite(clear=clear) as site, TokenSource(f"file://{path}", token_url=site.token_url) as source:
+        rotation = Rotation(source, adapter_of(site, tmp_path), policy=POLICY, generator=lambda: Secret(NEW))
+        for _ in range(500):
+            if rotation.step() is not None or site.gives(NEW):
+                break
+        assert [one.value for one in site.kept] == [OLD, NEW]
+        assert rotated(site, path, work=Rotation.abort).result == "done"
+        assert [one.value for one in site.kept] == [OLD]
+        assert held(path)["client_secret"] == OLD
+        assert rotated(site, path).result == "done"
+        assert len(site.kept) == 1
+
+
+def test_okta_goes_back_to_the_previous_secret(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    long = Policy(wait=0.3, soak="1h", propagation=0.6, landing=0.2, command_timeout=5, max_wait=10, force=True)
+    with OktaSite() as site:
+        assert rotated(site, path, policy=long).result == "waiting"
+        new = held(path)["client_secret"]
+        assert (site.gives(OLD), site.gives(new)) == (True, True)
+        report = rotated(site, path, policy=POLICY, work=Rotation.rollback)
+        assert report.result == "done"
+        assert held(path)["client_secret"] == OLD
+        assert (site.gives(OLD), site.gives(new)) == (True, False)
+        assert [one.value for one in site.kept] == [OLD]
