@@ -269,6 +269,7 @@ class TokenSource:
         self._refused: dict[bytes, None] = {}
         self._failed: dict[bytes, tuple[float, SecretSourceError]] = {}
         self._last_error: str | None = None
+        self._not_before = _NEVER  # seconds since 1970: no older token is kept
         self._closed = False
         self._warned_of_loop = False
         self._client: tuple[str, int] | None = None  # its ID, and the ticket of the reading that named it
@@ -416,6 +417,10 @@ class TokenSource:
         raise failure
 
     def _lookup(self, key: bytes) -> Kept | None:
+        reading = self._credentials.kept
+        not_before = None if reading is None else reading.tokens_not_before
+        if not_before is not None and not_before > self._not_before:
+            self._drop_leaked(not_before)
         return self._default if key == self._key else self._others.get().get(key)
 
     def _without_waiting(self, call: _Call, kept: Kept | None) -> Token | None:
@@ -508,7 +513,6 @@ class TokenSource:
         try:
             admitted = self._fetcher.admit(flight, early=call.after > 0)
             if admitted is not None:
-                self._drop_leaked(admitted.reading)  # whether or not there will be another
                 granted = self._fetcher.fetch(
                     call.identity, flight, admitted, patient=not alive, notice=lambda read: self._notice(call, read)
                 )
@@ -555,7 +559,8 @@ class TokenSource:
     def _keep(self, call: _Call, kept: Kept) -> None:
         other = self._lookup(call.key)
         late = other is not None and other.token.obtained > kept.token.obtained
-        if late or call.outdated or self._closed:
+        leaked = kept.token.obtained.wall < self._not_before
+        if late or leaked or call.outdated or self._closed:
             return
         if not self._is_alive(kept):  # used once; an older one that still serves must not be renewed at every call
             if other is not None and self._is_alive(other):
@@ -607,15 +612,13 @@ class TokenSource:
         if renamed:
             self._drop(lambda kept: True)
         self._client = client
-        self._drop_leaked(reading)
 
-    def _drop_leaked(self, reading: Reading) -> None:
+    def _drop_leaked(self, not_before: float) -> None:
         """Drop tokens that were obtained before a secret that has leaked was changed."""
-        not_before = reading.tokens_not_before
-        if not_before is not None:
-            # It may lie ahead: what is obtained from now on is looked at when the store is read again.
-            since = min(not_before, self._clock.now().wall)
-            self._drop(lambda kept: kept.token.obtained.wall < since)
+        # It may lie ahead: what is obtained from now on is looked at again.
+        since = min(not_before, self._clock.now().wall)
+        self._drop(lambda kept: kept.token.obtained.wall < since)
+        self._not_before = since
 
     def _drop(self, gone: Callable[[Kept], bool]) -> bool:
         default = self._default

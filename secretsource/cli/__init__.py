@@ -136,7 +136,7 @@ def _parsed(given: list[str]) -> argparse.Namespace:
             import_module(f"{__name__}.{verb}").add_to(command)
     options, unknown = parser.parse_known_args(given)
     if hasattr(options, "clients"):  # argparse takes those alone that stand together
-        options.clients += [word for word in unknown if not word.startswith("-")]
+        options.clients = [*options.clients, *(word for word in unknown if not word.startswith("-"))]
         unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         command.error(_about(unknown, command.names()))

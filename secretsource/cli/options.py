@@ -30,7 +30,7 @@ _OF_CONFIGURATION = "of secretsource.toml"
 
 def add_client(command: argparse.ArgumentParser, *, several: bool = False) -> None:
     if several:
-        command.add_argument("clients", nargs="*", metavar="CLIENT", help=f"clients {_OF_CONFIGURATION}")
+        command.add_argument("clients", nargs="*", default=[], metavar="CLIENT", help=f"clients {_OF_CONFIGURATION}")
     else:
         command.add_argument("client", nargs="?", metavar="CLIENT", help=f"a client {_OF_CONFIGURATION}")
     command.add_argument("--env", metavar="ENVIRONMENT", help=f"an environment {_OF_CONFIGURATION}")

@@ -62,7 +62,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "Exit codes: 0 done or nothing due, 10 waiting, 11 held, 12 failed and the old secret works, 13 ambiguous,\n"
         "14 drift, 2 to 5 as elsewhere; of several clients the worst: 14, 13, 1, 4, 12, 3, 2, 5, 11, 10, 0."
     )
-    command.add_argument("action", choices=tuple(_ACTIONS), metavar="ACTION", help=", ".join(_ACTIONS))
+    command.add_argument("action", choices=tuple(_ACTIONS), help="see above")
     add_credentials(command, several=True)
     command.add_argument("--all", action="store_true", help="every client of the environment that has an adapter")
     command.add_argument("--json", action="store_true", help="JSON lines on standard output")
@@ -85,11 +85,13 @@ def _add_rotation(command: argparse.ArgumentParser) -> None:
         ("command-timeout", "for one call to the issuer (30s)"),
         ("max-wait", "for one client in this run (15m)"),
     ):
-        rotation.add_argument(f"--{name}", type=_duration, metavar="DURATION", help=f"{said}")
+        rotation.add_argument(f"--{name}", type=_duration, metavar="DURATION", help=said)
     rotation.add_argument("--force", action="store_true", help="although it is not due, or changed within the hour")
     rotation.add_argument("--accept-gap", action="store_true", help="where calls fail until the new secret is stored")
     rotation.add_argument("--compromised", action="store_true", help="it has leaked: wait for nothing, keep nothing")
     rotation.add_argument("--gate", action="append", metavar="NAME", help="has to agree; may be repeated")
+    rotation.add_argument("--show", action="store_true", help="adapter manual: show the secret at this terminal")
+    rotation.add_argument("--reveal-to", metavar="FILE", help="adapter manual: and put it into a new file, for now")
     rotation.add_argument("--yes", action="store_true", help="ask for no confirmation")
     rotation.add_argument("--audit", metavar="PATH", help="append a JSON line for each step to this file")
     rotation.add_argument("--waiting-ok", action="store_true", help="end with 0 where it would be 10 or 11")
@@ -187,6 +189,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     given: dict[tuple[str, ...], Any] = {
         ("rotation", name): typed[name] for name in (*DURATIONS, "adapter", "command") if typed[name] is not None
     }
+    if options.show:
+        given["rotation", "settings", "show"] = True
+    if options.reveal_to is not None:
+        given["rotation", "settings", "reveal_to"] = os.path.abspath(options.reveal_to)
     if options.command is not None and options.adapter not in (None, "command"):
         raise ConfigurationError("--command goes with --adapter command", hint="Leave one of them out")
     if options.command is not None or ("command" in said and "adapter" not in said and options.adapter is None):

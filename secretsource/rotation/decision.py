@@ -91,12 +91,13 @@ class Evidence(NamedTuple):
 class Memory(NamedTuple):
     """What only this run knows. `announced`: seconds since it announced a call that it has not made yet.
 
-    `refused`: why the issuer, or a gate, said no. `reaped`, `retired`, `removed`: done, as far as it answered.
-    `rotated`, `abandoned`: a rotation was ended by this run.
+    `refused`: why the issuer, or a gate, said no. `kept_out`: why the issuer does not take the current one back.
+    `reaped`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has ended a rotation.
     """
 
     announced: float | None = None
     refused: str | None = None
+    kept_out: str | None = None
     reaped: bool = False
     retired: bool = False
     removed: bool = False
@@ -282,7 +283,11 @@ def _going_back(view: View) -> Step:
     ids = view.held.state.pending_id, view.held.state.current_id
     if capabilities.retires and any(ids) and said.leaving == "accepted":
         return Step("withdraw", "the issuer accepts both")
-    if capabilities.chosen and (not capabilities.retires or said.leaving == "rejected"):
+    if (
+        capabilities.chosen
+        and view.memory.kept_out is None
+        and not (capabilities.retires and said.leaving == "accepted")
+    ):
         return Step("note", "the current secret is put back", back=True)
     if view.wish in ("abort", "rollback"):
         return _no_way_back("the issuer has taken the new secret, and cannot be given the old one")
@@ -294,7 +299,7 @@ def _aborting(view: View) -> Step:
     """The current secret is being put back; the pair is turned: the pending one is left."""
     said, policy = view.evidence, view.policy
     announced = view.memory.announced
-    if view.memory.refused is not None:
+    if view.memory.kept_out is not None:
         if not view.open and said.leaving == "accepted" and said.age <= FRESH:
             return Step("turn", "the issuer does not take the old secret back, so it goes forward")
         return _closing(view) if view.open else _look(view, "which secrets the issuer accepts")
@@ -327,7 +332,7 @@ def _soaking(view: View) -> Step:
     if view.wish == "abort":
         hint = "secretsource rotate rollback takes the previous one back"
         return Step("refuse", "the new secret is in use, so there is nothing to abort", hint=hint)
-    if view.wish == "rollback":
+    if view.wish == "rollback" and view.held.state.goal != "rollback":
         if view.held.state.compromised or view.held.previous is None:
             return _no_way_back("a secret that has leaked is not taken back, and none is kept")
         if not capabilities.chosen:

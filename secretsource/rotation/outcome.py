@@ -43,7 +43,8 @@ class Client(NamedTuple):
     """The client whose secret is changed. `beside`: the other texts of its document, such as a registration token.
 
     `current`, `pending`, `previous` are what the store holds now: by these an adapter tells the client's secrets from
-    those that other people have made, where it has no name for them yet.
+    those that other people have made, where it has no name for them yet. `issuer` is that of its tokens, or the token
+    URL.
     """
 
     client_id: str
@@ -53,6 +54,7 @@ class Client(NamedTuple):
     current: Secret | None = None
     pending: Secret | None = None
     previous: Secret | None = None
+    issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

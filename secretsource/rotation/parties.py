@@ -70,7 +70,7 @@ class Parties:
 
     def client(self, held: Held) -> Client:
         secrets = held.current, held.pending, held.previous
-        return Client(held.client_id, held.beside, self.target.environment, self.name, *secrets)
+        return Client(held.client_id, held.beside, self.target.environment, self.name, *secrets, self.target.name)
 
     def due(self, held: Held) -> Due:
         return Due.of(held, self.policy, self.now(), name=self.name, expires=self._expires)

@@ -228,7 +228,6 @@ class Run:
             state = self._begun(held.state, claimed=self._parties.now())
         else:
             state = replace(held.state, goal="rotate", by=self._by)
-            self._remember(refused=None)
         self._write_note(step, held, state)
 
     def _note(self, step: Step, view: View) -> Report | None:
@@ -274,6 +273,7 @@ class Run:
         promoted = replace(
             self._over(state),
             compromised=compromised,
+            goal=state.goal,
             promoted=now,
             tokens_not_before=now if compromised else state.tokens_not_before,
             expires=state.pending_expires,
@@ -406,7 +406,8 @@ class Run:
         self.known.forget_evidence()
         refused = isinstance(outcome, Refused)
         if refused and step.kind in ("apply", "mint"):
-            self._remember(refused=f"the issuer refused it: {outcome.reason}")
+            reason = f"the issuer refused it: {outcome.reason}"
+            self._remember(**{"kept_out" if step.back else "refused": reason})
         said = "failed" if refused else "unknown" if isinstance(outcome, Unknown) else "done"
         self._tell(step, held, said, began, getattr(outcome, "reason", ""))
         return outcome

@@ -254,7 +254,9 @@ class LabelsLayout(DocumentLayout):
             if not change.move(PENDING, to=made, leaves=empty):
                 change.withdraw({CLAIM: made})
             seen = change.look(lambda now: now.labels.get(PENDING) not in (None, empty))
-            if seen.labels.get(PENDING) != made or seen.current != change.found.current:
+            asked_for = intended(str(change.found.current))
+            same = all(seen.labels.get(label) == change.found.labels.get(label) for label in (CURRENT, asked_for))
+            if seen.labels.get(PENDING) != made or not same:
                 change.withdraw({PENDING: made, CLAIM: made})
             change.tidy_others(seen, made)
 
@@ -323,7 +325,7 @@ class LabelsLayout(DocumentLayout):
                 change.move(intended(current), leaves=asked_for)
             change.move(PENDING, leaves=version)
             seen = change.look(lambda now: now.labels.get(PENDING) != version)
-            if seen.labels.get(PENDING) == version:
+            if seen.labels.get(PENDING) == version or seen.current != current:
                 change.overtaken()
             change.tidy_states(current)
             change.take_off({label: where for label, where in found.labels.items() if label in ours(found.on(version))})
@@ -505,7 +507,8 @@ class _Change:
         seen = self.look(lambda now: now.labels.get(CLAIM) not in (None, found.labels.get(CLAIM)))
         known = {*ours(found.labels), *stages}
         foreign = [label for label in ours(seen.labels) if label not in known and is_of_state(label)]
-        same = all(seen.labels.get(label) == found.labels.get(label) for label in (CURRENT, PENDING))
+        held = (CURRENT, PENDING, intended(str(found.current)))
+        same = all(seen.labels.get(label) == found.labels.get(label) for label in held)
         if foreign or not same or seen.labels.get(CLAIM) != token:
             self.withdraw(dict.fromkeys(stages, token))
         return token

@@ -207,7 +207,6 @@ class VaultBackend(DocumentLayout):
     ) -> str | None:
         """Take the previous secret out, and destroy all older versions; what was left undone of the latter."""
         deadline = Deadline(timeout)
-        visit, place = self._to_write(reference, deadline.left())
         try:
             version: str | BackendUnavailable = self._write(
                 reference, held, {"_previous": None}, state, deadline.left()
@@ -219,7 +218,7 @@ class VaultBackend(DocumentLayout):
             if found is None:
                 raise failure
             version = found
-        return destroyed_before(visit, place, int(version), deadline, self._program)
+        return destroyed_before(*self._to_write(reference, deadline.left()), int(version), self._program)
 
     def _dropped(self, reference: SecretReference, held: Held, state: RotationState, deadline: Deadline) -> str | None:
         """The version that the write has made, if it is there though its answer was lost."""

@@ -6,11 +6,9 @@ Custom metadata is left alone: hvac's call for it would reset delete_version_aft
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ...clock import Deadline, pause
 from ...errors import AccessDenied, SecretSourceError
 from ...secret import Secret
 from .answers import Action, Reply, error_of
@@ -52,27 +50,23 @@ def cautions(visit: Visit, place: Place, program: str) -> list[str]:
     return found
 
 
-def destroyed_before(visit: Visit, place: Place, number: int, deadline: Deadline, program: str) -> str | None:
+def destroyed_before(visit: Visit, place: Place, number: int, program: str) -> str | None:
     """Destroy all versions before this one; what was left undone of it, with the command that does it."""
     old: Sequence[int] = ()
     try:
         known = visit.ask(_metadata(place))
-        while (versions := _versions_in(known)) is not None and versions.newest < number:  # by a standby that lags
-            if not pause(0.1, None, deadline, time.sleep):
-                break
+        while (versions := _versions_in(known)) is not None and versions.newest < number and visit.wait():
             known = visit.ask(_metadata(place))
         if versions is None:
             why = f"{_path(place, 'metadata')} cannot be read ({known.status})"
+        elif versions.newest < number:
+            why = "the node that was asked lags behind"
         else:
             old = [each for each in versions.kept if each < number]
-            if not old and versions.newest >= number:
-                return None
             reply = visit.ask(_destroying(place, old)) if old else known
-            if reply.status in (200, 204) and versions.newest >= number:
+            if reply.status in (200, 204):
                 return None
             why = f"{_path(place, 'destroy')} cannot be updated ({reply.status})"
-            if versions.newest < number:
-                why = "the node that was asked lags behind"
     except SecretSourceError as error:
         why = f"{type(error).__name__} when it was asked to"
     which = ",".join(map(str, old or range(max(1, number - _VERSIONS_WANTED), number)))

@@ -138,8 +138,12 @@ class Visit:
             while True:
                 version = (self.ask(reading(place)).mapping("data", "metadata") or {}).get("version")
                 current = not isinstance(version, int) or version >= number
-                if current or not pause(0.1, None, self._deadline, time.sleep):
+                if current or not self.wait():
                     return
+
+    def wait(self) -> bool:
+        """Pause before asking again for what a standby may not have yet; False where there is no time left for it."""
+        return pause(0.1, None, self._deadline, time.sleep)
 
     def obtain(self) -> Pass:
         if self._vault.has_certificate:

@@ -155,9 +155,9 @@ def _class(name: str) -> Callable[..., Any]:
     failure = ""
     try:
         made = points[0].load()
-        if callable(made):
+        failure = _unusable(made)
+        if not failure:
             return made  # type: ignore[no-any-return]
-        failure = f"it is a {type(made).__name__}, which makes no adapter"
     except ModuleNotFoundError as error:
         failure = f"the module {error.name!r} is missing"
     except Exception as error:
@@ -167,6 +167,16 @@ def _class(name: str) -> Callable[..., Any]:
         f"cannot be used: {failure}",
         hint="Install what it needs, or ask its authors",
     )
+
+
+def _unusable(made: Any) -> str:
+    if not callable(made):
+        return f"it is a {type(made).__name__}, which makes no adapter"
+    try:
+        inspect.signature(made)
+    except (TypeError, ValueError):
+        return "what it takes cannot be told"
+    return ""
 
 
 def _constructed(make: Callable[..., Any], arguments: Mapping[str, Any], table: Mapping[str, Any], at: At) -> Any:

@@ -28,11 +28,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from ...backends.access import CHECKABLE, Access, shown, user_name
+from ...backends.access import shown, user_name
 from ...clock import Deadline, checked_seconds
 from ...errors import ConfigurationError
 from ...secret import Secret
 from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from .places import check_platform, exchangeable
 
 __all__ = ["Command"]
 
@@ -143,8 +144,7 @@ class Command:
 
     def _located(self) -> str:
         """The program's path. Raises ConfigurationError where there is none, or others may change it."""
-        if not CHECKABLE:
-            raise ConfigurationError("the adapter command works on POSIX systems only", hint="Use the adapter manual")
+        check_platform("the adapter command")
         name = self._argv[0]
         if "/" in name:
             path: str | None = os.path.join(self._folder, name)
@@ -176,17 +176,9 @@ def _check_unalterable(path: str) -> None:
             f"the program {shown(path)} can be changed by others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"Run chmod go-w {shown(path)}",
         )
-    access = Access.of("private")
-    for folder in Path(path).parents:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            violation = access.directory(str(folder), fd, os.fstat(fd))
-        finally:
-            os.close(fd)
-        if violation is not None:
-            raise ConfigurationError(
-                f"the program {shown(path)} can be exchanged: {violation.seen}", hint=violation.repair
-            )
+    violation = exchangeable(path)
+    if violation is not None:
+        raise ConfigurationError(f"the program {shown(path)} can be exchanged: {violation.seen}", hint=violation.repair)
 
 
 class _Run:

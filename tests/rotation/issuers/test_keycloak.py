@@ -1,15 +1,16 @@
-"""Keycloak's adapter, with and without its rotation policy, against a site that behaves as Keycloak is documented to."""
+"""Keycloak's adapter, with and without a rotation policy, against a site that behaves as Keycloak is documented to."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from secretsource import ClientCredentials, ConfigurationError, IssuerUnavailable
+from secretsource import ConfigurationError, IssuerUnavailable
 from secretsource.clock import Deadline
 from secretsource.rotation.issuers import adapter_called
 from secretsource.rotation.issuers.keycloak import Keycloak
@@ -17,7 +18,7 @@ from secretsource.rotation.outcome import Adapter, Applied, Client, Minted, Refu
 from secretsource.secret import Secret
 
 from .fakes_keycloak import MASK, REALM, UUID, KeycloakSite, RotationPolicy, registered
-from .vendors import ADMIN, ADMIN_SECRET, CLIENT, LATER, NEW, OLD, failed, shows_nothing, soon
+from .vendors import ADMIN, CLIENT, LATER, NEW, OLD, failed, holding, kept_login, shows_nothing, soon
 
 ONE = f"/admin/realms/{REALM}/clients/{UUID}"
 LABEL = "secretsource-0011223344556677"
@@ -39,10 +40,6 @@ def ruled() -> Iterator[KeycloakSite]:
 
 def keycloak(site: KeycloakSite, **more: Any) -> Keycloak:
     return Keycloak(site.origin, REALM, admin=site.admin(), **more)
-
-
-def holding(current: str = OLD, **others: str) -> Client:
-    return Client(CLIENT, current=Secret(current), **{name: Secret(value) for name, value in others.items()})
 
 
 def refused(outcome: object, says: str, hint: str = "") -> None:
@@ -181,8 +178,8 @@ def test_what_check_finds_changes_nothing(site: KeycloakSite) -> None:
     assert (site.client, changes(site)) == (before, 0)
 
 
-def test_logs_in_at_the_realm_unless_told_otherwise(site: KeycloakSite) -> None:
-    login = {"credentials": ClientCredentials(ADMIN, ADMIN_SECRET)}
+def test_logs_in_at_the_realm_unless_told_otherwise(site: KeycloakSite, tmp_path: Path) -> None:
+    login = {"credentials": kept_login(tmp_path)}
     assert Keycloak(site.origin, REALM, admin=login).check(holding(), soon()).secrets == 1
 
 
@@ -288,7 +285,7 @@ def test_the_current_secret_is_not_retired_where_somebody_made_another(ruled: Ke
     new = minted(ruled)
     ruled.regenerate()
     client = holding(new.secret.reveal(), previous=OLD)
-    refused(keycloak(ruled, policy=True).retire(client, new.id, None, soon()), "somebody has made another")
+    refused(keycloak(ruled, policy=True).retire(client, new.id, None, soon()), "somebody has generated another")
     assert ruled.gives(new.secret.reveal())
 
 

@@ -12,22 +12,23 @@ from typing import Any
 import pytest
 
 from secretsource import SecretSourceError, TokenSource
-from secretsource.rotation import Adapter, Policy, Report, Rotation
+from secretsource.clock import Clock
+from secretsource.rotation import Abort, Adapter, Moment, Policy, Report, Rotation
 from secretsource.rotation.issuers.auth0 import Auth0
 from secretsource.rotation.issuers.entra import Entra
 from secretsource.rotation.issuers.okta import Okta
 from secretsource.secret import Secret
+from secretsource.testing import TickingClock
 
 from .fakes_auth0 import Auth0Site
 from .fakes_entra import EntraSite
 from .fakes_okta import OktaSite
 from .vendors import API_TOKEN, CANARIES, CLIENT, NEW, OLD, Vendor
 
-PROGRAMS = 3
-LAG = 0.4
-POLICY = Policy(
-    every="90d", wait=0.3, soak=0.3, propagation=0.6, landing=0.2, command_timeout=5, max_wait=30, force=True
-)
+PROGRAMS = 2
+LAG = 18.0
+"""Seconds: as long as anybody has seen a new secret of Entra's wait."""
+POLICY = Policy(every="90d", wait="2m", soak="5m", max_wait="1h", force=True)
 
 
 def written(folder: Path, secret: str = OLD, **more: str) -> Path:
@@ -53,34 +54,66 @@ def adapter_of(site: Vendor, folder: Path) -> Adapter:
     return Auth0(site.origin, admin=site.admin())
 
 
+class Clockwork(TickingClock):
+    """Time goes on where the rotation waits, and in small steps; `between` is called at each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between: Callable[[], object] = lambda: None
+
+    def sleep(self, seconds: float) -> None:
+        for _ in range(3):
+            self.tick(seconds / 3)
+            self.between()
+
+    @property
+    def of_programs(self) -> Clock:
+        """The same time; who waits by this one does not call anybody."""
+        return _Seen(self)
+
+
+class _Seen:
+    def __init__(self, clock: TickingClock) -> None:
+        self.monotonic, self.now, self.sleep = clock.monotonic, clock.now, clock.tick
+
+
 class Programs:
-    """Threads that get a new token again and again, each from a source of its own. `failures`: what they met."""
+    """They get a new token again and again, each from a source of its own. `failures`: what they met."""
 
-    def __init__(self, path: Path, site: Vendor) -> None:
+    def __init__(self, path: Path, site: Vendor, number: int, clock: Clock | None = None) -> None:
         self.calls, self.failures = 0, list[SecretSourceError]()
-        self._over = threading.Event()
-        self._path, self._site = path, site
+        self._sources = [TokenSource(f"file://{path}", token_url=site.token_url, clock=clock) for _ in range(number)]
 
-    def _call(self) -> None:
-        with TokenSource(f"file://{self._path}", token_url=self._site.token_url, timeout=10) as source:
-            while not self._over.wait(0.01):
-                try:
-                    source.verify()
-                except SecretSourceError as error:
-                    self.failures.append(error)
-                self.calls += 1
+    def call(self, source: TokenSource | None = None) -> None:
+        for each in self._sources if source is None else [source]:
+            try:
+                each.verify()
+            except SecretSourceError as error:
+                self.failures.append(error)
+            self.calls += 1
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._call) for _ in range(PROGRAMS)]
+        """Each on a thread of its own, all the while."""
+        over = threading.Event()
+
+        def work(source: TokenSource) -> None:
+            while not over.wait(0.01):
+                self.call(source)
+
+        threads = [threading.Thread(target=work, args=(source,)) for source in self._sources]
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
-            self._over.set()
+            over.set()
             for thread in threads:
                 thread.join(20)
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
 
 
 def rotated(
@@ -92,18 +125,23 @@ def rotated(
     new: str | None = None,
     seen: list[object] | None = None,
 ) -> Report:
-    """The report of a rotation beside which programs call, none of which failed."""
-    programs = Programs(path, site)
-    with TokenSource(f"file://{path}", token_url=site.token_url) as source:
-        rotation = Rotation(
-            source,
-            adapter_of(site, path.parent),
-            policy=policy,
-            observers=[] if seen is None else seen.append,
-            generator=None if new is None else lambda: Secret(new),
-        )
-        with programs.calling():
-            report = work(rotation)
+    """The report of a rotation: programs call after each step and at each wait of it, and none of these calls fails."""
+    clock = site.clock
+    assert isinstance(clock, Clockwork)
+    programs = Programs(path, site, PROGRAMS, clock.of_programs)
+
+    def watch(event: object) -> None:
+        if seen is not None:
+            seen.append(event)
+        programs.call()
+
+    clock.between = programs.call
+    with TokenSource(f"file://{path}", token_url=site.token_url, clock=clock) as source:
+        made = None if new is None else lambda: Secret(new)
+        rotation = Rotation(source, adapter_of(site, path.parent), policy=policy, observers=watch, generator=made)
+        report = work(rotation)
+    clock.between = lambda: None
+    programs.close()
     assert programs.failures == []
     assert programs.calls > 0
     return report
@@ -111,7 +149,7 @@ def rotated(
 
 @pytest.fixture(params=[OktaSite, Auth0Site, EntraSite])
 def site(request: pytest.FixtureRequest) -> Iterator[Vendor]:
-    with request.param(lag=LAG) as site:
+    with request.param(clock=Clockwork(), lag=LAG) as site:
         yield site
 
 
@@ -179,7 +217,7 @@ def test_a_refused_change_leaves_all_as_it_was(site: Vendor, tmp_path: Path) -> 
 
 def test_what_other_people_made_in_entra_is_there_afterwards(tmp_path: Path) -> None:
     path = written(tmp_path)
-    with EntraSite(lag=LAG) as site:
+    with EntraSite(clock=Clockwork(), lag=LAG) as site:
         other = site.add("Zz9-not-a-real-secret-of-somebody-else", "secretsource-of-another-store")
         assert rotated(site, path).result == "done"
         assert other in site.passwords
@@ -188,7 +226,7 @@ def test_what_other_people_made_in_entra_is_there_afterwards(tmp_path: Path) -> 
 
 def test_what_entra_does_not_tell_apart_holds_until_a_person_has_removed_it(tmp_path: Path) -> None:
     path = written(tmp_path)
-    with EntraSite(lag=LAG) as site:
+    with EntraSite(clock=Clockwork(), lag=LAG) as site:
         old, other = site.passwords[0], site.add("not-a-real-secret-of-somebody-else")  # begins as the old one does
         report = rotated(site, path)
         assert (report.result, report.phase) == ("held", "soaking")
@@ -199,16 +237,20 @@ def test_what_entra_does_not_tell_apart_holds_until_a_person_has_removed_it(tmp_
         assert other in site.passwords
 
 
+class GivesUpOnce:
+    """A gate that lets nothing be promoted."""
+
+    def before_promote(self, moment: Moment) -> Abort:
+        return Abort("somebody has thought better of it")
+
+
 @pytest.mark.parametrize("clear", [True, False])
 def test_a_secret_that_is_given_up_leaves_its_place_at_okta_free(tmp_path: Path, clear: bool) -> None:
-    path = written(tmp_path)
-    with OktaSite(clear=clear) as site, TokenSource(f"file://{path}", token_url=site.token_url) as source:
-        rotation = Rotation(source, adapter_of(site, tmp_path), policy=POLICY, generator=lambda: Secret(NEW))
-        for _ in range(500):
-            if rotation.step() is not None or site.gives(NEW):
-                break
-        assert [one.value for one in site.kept] == [OLD, NEW]
-        assert rotated(site, path, work=Rotation.abort).result == "done"
+    path, clock = written(tmp_path), Clockwork()
+    with OktaSite(clock=clock, clear=clear) as site:
+        with TokenSource(f"file://{path}", token_url=site.token_url, clock=clock) as source:
+            report = Rotation(source, adapter_of(site, tmp_path), policy=POLICY, gates=[GivesUpOnce()]).run()
+        assert report.result == "failed"
         assert [one.value for one in site.kept] == [OLD]
         assert held(path)["client_secret"] == OLD
         assert rotated(site, path).result == "done"
@@ -217,13 +259,29 @@ def test_a_secret_that_is_given_up_leaves_its_place_at_okta_free(tmp_path: Path,
 
 def test_okta_goes_back_to_the_previous_secret(tmp_path: Path) -> None:
     path = written(tmp_path)
-    long = Policy(wait=0.3, soak="1h", propagation=0.6, landing=0.2, command_timeout=5, max_wait=10, force=True)
-    with OktaSite() as site:
-        assert rotated(site, path, policy=long).result == "waiting"
+    patient = Policy(wait="2m", soak="30d", max_wait="10m", force=True)
+    with OktaSite(clock=Clockwork()) as site:
+        assert rotated(site, path, policy=patient).result == "waiting"
         new = held(path)["client_secret"]
         assert (site.gives(OLD), site.gives(new)) == (True, True)
-        report = rotated(site, path, policy=POLICY, work=Rotation.rollback)
-        assert report.result == "done"
+        seen: list[object] = []
+        report = rotated(site, path, work=Rotation.rollback, seen=seen)
+        assert report.result == "done", (report, seen[-20:])
         assert held(path)["client_secret"] == OLD
         assert (site.gives(OLD), site.gives(new)) == (True, False)
         assert [one.value for one in site.kept] == [OLD]
+
+
+@pytest.mark.parametrize("kind", [OktaSite, Auth0Site, EntraSite])
+def test_no_call_fails_beside_programs_on_threads_of_their_own(kind: type[Vendor], tmp_path: Path) -> None:
+    path = written(tmp_path)
+    policy = Policy(wait=0.1, soak=0.1, propagation=0.3, landing=0.1, command_timeout=5, max_wait=60, force=True)
+    with kind(lag=0.2) as site, TokenSource(f"file://{path}", token_url=site.token_url) as source:
+        programs = Programs(path, site, 3)
+        with programs.calling():
+            report = Rotation(source, adapter_of(site, tmp_path), policy=policy).run()
+        programs.close()
+        assert report.result == "done"
+        assert programs.failures == []
+        assert programs.calls > 0
+        assert not site.gives(OLD)
