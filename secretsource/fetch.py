@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .answer import Granted, Refusal, read_answer
 from .circuit import Circuit
 from .clock import WAITS_BETWEEN_ATTEMPTS, Clock, pause
-from .credentials import ClientCredentials
+from .credentials import Binding, ClientCredentials
 from .discovery import Discovery, Metadata, Target
 from .endpoint import token_request
 from .errors import (
@@ -145,10 +145,13 @@ class Fetcher:
             _reword(failure, f"no token for {self._credentials.name}: {failure.message}")
         raise failure
 
-    def prove(self, identity: Identity, flight: Flight[Any], credentials: ClientCredentials) -> Granted:
+    def prove(
+        self, identity: Identity, flight: Flight[Any], credentials: ClientCredentials, binding: Binding
+    ) -> Granted:
         """A token for exactly these credentials, beside candidates and circuit. Raises as `fetch` does."""
         flight.phase = f"discovery at {self._target.name}"
         metadata = self._discovery.metadata(flight.deadline, patient=True)
+        self._target.check_binding(binding, self._credentials.name, metadata.token_url)
         return _Round(self, identity, flight, metadata, patient=True).proof(Candidate("pending", credentials, b""))
 
     def _close_circuit(self, flight: Flight[Any]) -> None:

@@ -23,7 +23,7 @@ from cachetools import TLRUCache
 from .answer import Granted
 from .backends import Backend
 from .clock import SYSTEM_CLOCK, Clock, Deadline, Instant, checked_seconds
-from .credentials import ClientCredentials
+from .credentials import Binding, ClientCredentials
 from .discovery import Target
 from .endpoint import IssuerProfile
 from .errors import (
@@ -672,15 +672,15 @@ class TokenSource:
             raise self._fetcher.circuit.error()
         return self._fetcher.fetch(self._identity, flight, admitted, patient=True).token
 
-    def prove(self, credentials: ClientCredentials, *, timeout: float | None = None) -> Token:
+    def prove(self, credentials: ClientCredentials, *, binding: Binding) -> Token:
         """A new token for exactly these credentials, asked for as all others are; nothing that is kept changes.
 
-        Whether the issuer accepts them: CredentialsRejected says that it does not.
+        Whether the issuer accepts them: CredentialsRejected says that it does not. `binding`: whom they are for.
         """
-        call = self._call({} if timeout is None else {"timeout": timeout})
+        call = self._call({})
         kind = f"proof {ticket()}".encode()
         return Flights[Token](f"token for {self._name}", self._emitter).run(
-            kind, lambda flight: self._fetcher.prove(self._identity, flight, credentials).token, call.deadline
+            kind, lambda flight: self._fetcher.prove(self._identity, flight, credentials, binding).token, call.deadline
         )
 
     def status(self) -> Status:

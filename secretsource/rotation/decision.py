@@ -13,11 +13,12 @@ from ..backends import Held
 from .outcome import Capabilities
 from .policy import Due, Policy, shown_duration
 
-__all__ = ["FRESH", "Evidence", "Kind", "Memory", "Phase", "Step", "View", "Wish", "Word", "decide", "phase_of"]
+__all__ = ["FRESH", "Call", "Evidence", "Kind", "Memory", "Phase", "Step", "View", "Wish", "Word", "decide", "phase_of"]
 
 Word = Literal["accepted", "rejected", "unknown"]
 Wish = Literal["rotate", "resume", "abort", "rollback"]
 Phase = Literal["idle", "intended", "claimed", "applying", "aborting", "soaking"]
+Call = Literal["apply", "mint", "reap", "withdraw"]
 Kind = Literal[
     "prove",
     "wait",
@@ -89,16 +90,18 @@ class Evidence(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What only this run knows. `announced`: seconds since it announced a call that it has not made yet.
+    """What only this run knows. `announced`: seconds since it announced a call, `call`, that it has not made yet.
 
     `refused`: why the issuer, or a gate, said no. `kept_out`: why the issuer does not take the current one back.
-    `reaped`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has ended a rotation.
+    `reaped`, `withdrawn`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has ended a rotation.
     """
 
     announced: float | None = None
+    call: Call = "apply"
     refused: str | None = None
     kept_out: str | None = None
     reaped: bool = False
+    withdrawn: bool = False
     retired: bool = False
     removed: bool = False
     rotated: bool = False
@@ -123,13 +126,17 @@ class View(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What to do next. `wait`: seconds until the next look. `back`: the call puts the current secret back."""
+    """What to do next. `wait`: seconds until the next look. `back`: the current secret is to be the only one again.
+
+    `call`: what a note announces.
+    """
 
     kind: Kind
     reason: str = ""
     wait: float = 0.0
     back: bool = False
     hint: str | None = None
+    call: Call = "apply"
 
 
 def phase_of(held: Held) -> Phase:
@@ -154,6 +161,8 @@ def decide(view: View) -> Step:
         case "aborting":
             return _aborting(view)
     if view.held.state.claimed is None:
+        if view.open:
+            return _closing(view)
         return Step("adopt", "a pending secret that somebody else has put there")
     unwanted = view.wish == "abort" or (view.wish == "rollback" and view.held.state.goal != "rollback")
     return _going_back(view) if unwanted or view.memory.refused is not None else _going_on(view)
@@ -164,7 +173,7 @@ def decide(view: View) -> Step:
 
 def _idle(view: View) -> Step:
     memory, said = view.memory, view.evidence
-    if memory.abandoned:
+    if memory.abandoned or memory.refused is not None:
         reason = memory.refused or "the rotation was taken back"
         return Step("done" if view.wish in ("abort", "rollback") else "failed", reason)
     if memory.rotated:
@@ -177,7 +186,7 @@ def _idle(view: View) -> Step:
         return Step("done", f"nothing is due: {view.due.reason}")
     if view.open:
         return _closing(view)
-    if said.taking == "rejected" and said.misses >= _MISSES:
+    if said.taking == "rejected" and said.misses >= _MISSES and said.age <= FRESH:
         return _drift("the issuer does not accept the current secret, and no rotation is under way")
     if said.taking != "accepted" or said.age > FRESH:
         return _look(view, "whether the issuer accepts the current secret")
@@ -191,7 +200,7 @@ def _idle(view: View) -> Step:
             "the issuer generates the secret and ends the old one at once: calls may fail until the new one is stored",
             hint="--accept-gap takes that upon you; an adapter that gives the issuer our secret has no gap",
         )
-    return Step("intend", view.due.reason)
+    return Step("intend", view.due.reason, call="mint")
 
 
 # --- a generated secret was asked for, and is not held
@@ -200,17 +209,18 @@ def _idle(view: View) -> Step:
 def _intended(view: View) -> Step:
     memory, said, capabilities = view.memory, view.evidence, view.capabilities
     if memory.announced is not None and memory.refused is None:
-        return Step("mint") if memory.announced <= FRESH else Step("note", "its announcement is too old")
-    if memory.refused is not None:
-        return _closing(view) if view.open else Step("abandon", memory.refused)
-    if view.open:
+        return _announced(view)
+    # What was reaped under the last note has landed.
+    if view.open and not (memory.reaped and memory.refused is None and view.wish not in ("abort", "rollback")):
         return _closing(view)
-    if not capabilities.single_slot and not memory.reaped:
-        return Step("reap", "a secret may have been generated whose value nobody holds")
-    if view.wish in ("abort", "rollback"):
-        if said.taking == "accepted" and said.proofs >= view.policy.proofs and said.age <= FRESH:
-            return Step("abandon", "it was asked for")
-        if said.taking != "rejected" or said.misses < _MISSES:
+    if not capabilities.single_slot and not memory.reaped and (memory.refused is None or view.held.state.calls > 1):
+        return Step("note", "a secret may have been generated whose value nobody holds", call="reap")
+    if view.wish in ("abort", "rollback") or memory.refused is not None:
+        if said.taking == "accepted":
+            if _proved(said.proofs, said.proved_for, view.policy) and said.age <= FRESH:
+                return Step("abandon", memory.refused or "it was asked for")
+            return _look(view, "whether the issuer accepts the current secret", every=_spacing(view.policy))
+        if said.taking != "rejected" or said.misses < _MISSES or said.age > FRESH:
             return _look(view, "whether the issuer accepts the current secret")
         if not capabilities.single_slot:
             return _drift("the issuer does not accept the current secret")
@@ -221,16 +231,16 @@ def _intended(view: View) -> Step:
             f"{view.held.state.calls} generated secrets were lost on the way",
             hint="See why its answers do not arrive, then run secretsource rotate run --force",
         )
-    return Step("note", "another secret is asked for, since the value of the last one was lost")
+    return Step("note", "another secret is asked for, since the value of the last one was lost", call="mint")
 
 
 # --- a pending secret is held
 
 
 def _going_on(view: View) -> Step:
-    said, state, announced = view.evidence, view.held.state, view.memory.announced
-    if announced is not None:
-        return Step("apply") if announced <= FRESH else Step("note", "its announcement is too old")
+    said, state = view.evidence, view.held.state
+    if view.memory.announced is not None:
+        return _announced(view)
     # Somebody may have given it to the issuer already; one that locks clients out is not asked for that.
     asked = said.taking is not None or view.capabilities.lockout
     if view.waits and not state.calls and asked and said.taking != "accepted":
@@ -275,19 +285,22 @@ def _going_back(view: View) -> Step:
         return _look(view, "which secrets the issuer accepts")
     if said.taking == "rejected" and said.leaving == "rejected":
         return _both_rejected(view)
+    if said.leaving == "accepted" and _can_withdraw(view) and (said.taking == "accepted" or not capabilities.chosen):
+        if said.age > FRESH:
+            return Step("prove", "which secrets the issuer accepts")
+        return Step("note", "the pending secret is withdrawn", back=True, call="withdraw")
     if said.taking == "rejected":
         if _proved(said.returns, said.returned_for, policy) and said.age <= FRESH:
             return Step("abandon", view.memory.refused or "it was asked for")
         return _look(view, f"proof {said.returns} of {policy.proofs} of the current secret", every=_spacing(policy))
     # The issuer has taken the pending one already.
-    ids = view.held.state.pending_id, view.held.state.current_id
-    if capabilities.retires and any(ids) and said.leaving == "accepted":
-        return Step("withdraw", "the issuer accepts both")
     if (
         capabilities.chosen
         and view.memory.kept_out is None
         and not (capabilities.retires and said.leaving == "accepted")
     ):
+        if said.age > FRESH:
+            return Step("prove", "which secrets the issuer accepts")
         return Step("note", "the current secret is put back", back=True)
     if view.wish in ("abort", "rollback"):
         return _no_way_back("the issuer has taken the new secret, and cannot be given the old one")
@@ -298,13 +311,12 @@ def _going_back(view: View) -> Step:
 def _aborting(view: View) -> Step:
     """The current secret is being put back; the pair is turned: the pending one is left."""
     said, policy = view.evidence, view.policy
-    announced = view.memory.announced
     if view.memory.kept_out is not None:
         if not view.open and said.leaving == "accepted" and said.age <= FRESH:
             return Step("turn", "the issuer does not take the old secret back, so it goes forward")
         return _closing(view) if view.open else _look(view, "which secrets the issuer accepts")
-    if announced is not None:
-        return Step("apply", back=True) if announced <= FRESH else Step("note", "too old", back=True)
+    if view.memory.announced is not None:
+        return _announced(view, back=True)
     if said.taking is None or "unknown" in (said.leaving, said.taking):
         return _look(view, "which secrets the issuer accepts")
     if said.leaving == "rejected" and said.taking == "rejected":
@@ -312,9 +324,12 @@ def _aborting(view: View) -> Step:
     if view.open:
         return _look(view, "an earlier call may still take effect", until=view.open)
     if said.taking == "accepted":
-        if said.leaving == "accepted" and view.capabilities.slots != 1 and view.capabilities.retires:
-            return Step("withdraw", "the issuer accepts both")
-        if said.leaving == "accepted":
+        unsure = said.leaving == "accepted" or not (view.capabilities.chosen or view.memory.withdrawn)
+        if unsure and _can_withdraw(view):
+            if said.age > FRESH:
+                return Step("prove", "which secrets the issuer accepts")
+            return Step("note", "the pending secret is withdrawn", back=True, call="withdraw")
+        if said.leaving == "accepted" and view.capabilities.single_slot:
             return _look(view, "the issuer accepts both: not all of it has changed yet")
         if _proved(said.proofs, said.proved_for, policy) and said.age <= FRESH:
             return Step("abandon", "the current secret is back")
@@ -339,16 +354,17 @@ def _soaking(view: View) -> Step:
             return _no_way_back("this issuer chooses its secrets itself")
         if view.open:
             return _closing(view)
-        if said.taking != "accepted" or said.age > FRESH:
+        if said.taking == "accepted" and said.age <= FRESH:
+            return Step("claim", "the previous secret is taken back")
+        if said.taking != "rejected":
             return _look(view, "whether the issuer accepts the current secret")
-        return Step("claim", "the previous secret is taken back")
-    if view.soaks:
+    elif view.soaks:
         return Step("wait", "the previous secret is kept", view.soaks)
     if said.taking == "rejected":
         if memory.retired and capabilities.restores:
             return Step("restore", "the current secret is not accepted after the previous one was retired")
-        if view.open or (said.misses < _MISSES and said.leaving != "accepted"):
-            return _look(view, "the issuer does not accept the current secret", until=view.open or 1.0)
+        if view.open or max(said.misses, said.returns) < _MISSES or said.age > FRESH:
+            return _look(view, "the issuer does not accept the current secret", every=_BETWEEN_MISSES)
         return _drift(
             "the issuer accepts the previous secret and not the current one"
             if said.leaving == "accepted"
@@ -364,6 +380,20 @@ def _soaking(view: View) -> Step:
 
 
 # --- what recurs
+
+
+def _announced(view: View, *, back: bool = False) -> Step:
+    """The call that is announced; announced once more, if this process has been stopped for a while since."""
+    call, seconds = view.memory.call, view.memory.announced
+    if seconds is not None and seconds <= FRESH:
+        return Step(call, back=back and call == "apply")
+    return Step("note", "its announcement is too old", back=back, call=call)
+
+
+def _can_withdraw(view: View) -> bool:
+    """Whether the issuer can end the pending secret, and it alone."""
+    ids = view.held.state.pending_id, view.held.state.current_id
+    return view.capabilities.retires and not view.capabilities.single_slot and any(ids)
 
 
 def _proved(count: int, seconds: float, policy: Policy) -> bool:
@@ -395,7 +425,7 @@ def _closing(view: View) -> Step:
 def _both_rejected(view: View) -> Step:
     if view.open:
         return _look(view, "the issuer accepts neither secret for now", until=view.open)
-    if view.evidence.misses < _MISSES:
+    if view.evidence.misses < _MISSES or view.evidence.age > FRESH:
         return _look(view, "the issuer accepts neither secret", every=_BETWEEN_MISSES)
     return _drift("the issuer accepts neither the current nor the pending secret")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ..backends import Held
@@ -38,7 +39,8 @@ class Parties:
         self.reference = source.credentials.reference
         self.name = str(self.reference)
         self.store = rotatable(source.credentials.backend, self.reference)
-        self.capabilities = adapter.capabilities
+        can = adapter.capabilities
+        self.capabilities = replace(can, lockout=can.lockout or self.target.profile.lockout)
         self.policy = self._settled(policy)
         self.clock = source.clock
         self._generator = generator or generate
@@ -54,7 +56,7 @@ class Parties:
         return held
 
     def probe(self, held: Held, secret: Secret) -> Said:
-        return probe(self.source, held.client_id, secret, self.capabilities.rejected)
+        return probe(self.source, held, secret, self.capabilities.rejected)
 
     def store_cautions(self) -> Sequence[str]:
         return self.in_time(lambda left: self.store.preflight(self.reference, timeout=left), "asking the store")

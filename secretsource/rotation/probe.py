@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..backends import Held
 from ..credentials import ClientCredentials
 from ..errors import CredentialsRejected, SecretSourceError, TokenError, TokenRequestRefused
 from ..secret import Secret
@@ -22,14 +23,14 @@ class Said(NamedTuple):
     error: SecretSourceError | None = None
 
 
-def probe(source: TokenSource, client_id: str, secret: Secret, rejected: tuple[str, ...] = ()) -> Said:
+def probe(source: TokenSource, held: Held, secret: Secret, rejected: tuple[str, ...] = ()) -> Said:
     """What the token endpoint says about one secret. `rejected`: error codes with which this issuer says no.
 
     Raises ConfigurationError, and TokenRequestRefused where another secret would not help.
     """
     failure: SecretSourceError
     try:
-        return Said("accepted", source.prove(ClientCredentials(client_id, secret)))
+        return Said("accepted", source.prove(ClientCredentials(held.client_id, secret), binding=held.binding))
     except SecretSourceError as error:
         failure = error.again()
     if isinstance(failure, CredentialsRejected) or (isinstance(failure, TokenError) and failure.error in rejected):

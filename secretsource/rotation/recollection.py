@@ -10,7 +10,7 @@ from ..errors import SecretSourceError
 from ..secret import Secret
 from ..state import RotationState
 from ..token import Token
-from .decision import Evidence, Memory, View, Wish, phase_of
+from .decision import FRESH, Evidence, Memory, View, Wish, phase_of
 from .parties import Parties
 from .probe import Said
 
@@ -29,6 +29,7 @@ class Recollection:
         self._asked: Instant | None = None
         self._about: tuple[object, ...] | None = None
         self._announced: tuple[float | None, Instant] | None = None  # the instant that the store has, and ours
+        self._last_noted: float | None = None  # by this run
         self._learned: tuple[str, str | None, float | None] = ("", None, None)
         self._overwritten: tuple[str, RotationState] | None = None
         self._spans = _Spans(parties.clock)
@@ -50,6 +51,7 @@ class Recollection:
         if self._about != about:
             self._about = about
             self.forget_evidence()
+            self.memory = self.memory._replace(withdrawn=False, retired=False, removed=False)
         if self._announced is not None and held.state.noted != self._announced[0]:
             self._announced = None  # somebody else announces calls now
         if self._learned[0] != held.state.rotation:
@@ -74,7 +76,9 @@ class Recollection:
             waits=0.0 if urgent else self._spans.left("claimed", state.claimed, policy.wait or 0.0),
             soaks=0.0 if urgent else self._spans.left("promoted", state.promoted, policy.soak or 0.0),
             noted_ago=0.0 if state.noted is None else max(0.0, now.wall - state.noted),
-            memory=self.memory._replace(announced=announced),
+            memory=self.memory._replace(
+                announced=announced, reaped=self.memory.reaped and state.noted == self._last_noted
+            ),
         )
 
     def open(self, state: RotationState) -> float:
@@ -106,13 +110,19 @@ class Recollection:
         self._evidence, self._asked = Evidence(), None
 
     def announce(self, noted: float | None, at: Instant) -> None:
-        self._announced = noted, at
+        self._announced, self._last_noted = (noted, at), noted
         self.forget_evidence()
 
-    def taken_up(self, seconds: float) -> float:
-        """Seconds left of those that a call was announced for. From now on it counts as made."""
-        announced, self._announced = self._announced, None
-        return seconds if announced is None else max(0.0, seconds - announced[1].age(self._parties.clock.now()))
+    def take_up(self) -> float:
+        """Seconds left for a call that was announced, which counts as made from now on.
+
+        0, and still announced, if that was too long ago: this process may have been suspended since it was decided.
+        """
+        age = float("inf") if self._announced is None else self._announced[1].age(self._parties.clock.now())
+        if age > FRESH:
+            return 0.0
+        self._announced = None
+        return max(0.0, self._parties.policy.command_timeout - age)
 
     def learn(self, rotation: str, id: str | None, expires: float | None) -> None:
         """What the issuer calls the pending secret, until that can be written."""

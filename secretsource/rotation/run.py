@@ -261,7 +261,7 @@ class Run:
         at = self._clock.now()
         self._write_note(step, held, state)
         self.known.announce(state.noted, at)
-        self._remember(reaped=False)
+        self._remember(call=step.call, reaped=False)
         return None
 
     def _promote(self, step: Step, view: View) -> Report | None:
@@ -323,15 +323,18 @@ class Run:
         held = view.held
         secret = held.current if step.back else held.pending
         assert secret is not None, "decided so only where one is pending"
-        client, seconds = self._parties.client(held), self.known.taken_up(self._policy.command_timeout)
+        client, seconds = self._parties.client(held), self.known.take_up()
+        if not seconds:
+            return
         outcome = self._called(step, held, seconds, lambda limit: self._adapter.apply(client, secret, limit))
         if isinstance(outcome, Applied) and not step.back:
             self.known.learn(held.state.rotation, outcome.id, outcome.expires)
 
     def _mint(self, step: Step, view: View) -> None:
         held = view.held
-        client, seconds = self._parties.client(held), self.known.taken_up(self._policy.command_timeout)
-        label = _label(held.state)
+        client, seconds, label = self._parties.client(held), self.known.take_up(), _label(held.state)
+        if not seconds:
+            return
         outcome = self._called(step, held, seconds, lambda limit: self._adapter.mint(client, label, limit))
         if isinstance(outcome, Minted):
             self._keep(held, outcome)
@@ -363,7 +366,8 @@ class Run:
                 held = parties.read()
             except (BackendUnavailable, DeadlineExceeded):
                 continue
-            if held.state.rotation != state.rotation or not held.state.intended:
+            begun = held.state.rotation, held.state.intended, held.state.noted
+            if begun != (state.rotation, True, state.noted):
                 return  # it is there; or somebody else goes on, and what was generated is reaped by its label
 
     def _end_at_the_issuer(self, step: Step, view: View) -> Report | None:
@@ -381,7 +385,10 @@ class Run:
             "restore": lambda limit: adapter.restore(client, limit),
             "remove": lambda limit: adapter.remove(client, keep, gone, limit),
         }[step.kind]
-        outcome = self._called(step, held, self._policy.command_timeout, call)
+        seconds = self._policy.command_timeout
+        if step.kind in ("reap", "withdraw"):
+            seconds = self.known.taken_up(seconds)
+        outcome = self._called(step, held, seconds, call)
         done = isinstance(outcome, Applied)
         if step.kind == "restore":
             self._remember(retired=False)
@@ -389,8 +396,8 @@ class Run:
         if not done:
             hint = getattr(outcome, "hint", None) or "Run it again: it goes on from here"
             return replace(_report("held", step, view), reason=f"{step.kind}: {outcome.reason}", hint=hint)
-        if step.kind != "withdraw":
-            self._remember(**{{"reap": "reaped", "retire": "retired", "remove": "removed"}[step.kind]: True})
+        done_so = {"reap": "reaped", "withdraw": "withdrawn", "retire": "retired", "remove": "removed"}
+        self._remember(**{done_so[step.kind]: True})
         return None
 
     def _called(self, step: Step, held: Held, seconds: float, call: Callable[[Deadline], Any]) -> Any:

@@ -6,6 +6,7 @@ import secrets
 import threading
 import warnings
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -15,19 +16,35 @@ with warnings.catch_warnings():
     from authlib.integrations.flask_oauth2 import AuthorizationServer  # type: ignore[import-untyped]
     from authlib.oauth2.rfc6749 import ClientMixin, grants  # type: ignore[import-untyped]
     from authlib.oauth2.rfc6750 import BearerTokenGenerator  # type: ignore[import-untyped]
+    from authlib.oauth2.rfc7592 import ClientConfigurationEndpoint  # type: ignore[import-untyped]
     from authlib.oauth2.rfc7662 import IntrospectionEndpoint  # type: ignore[import-untyped]
 
 _METHODS = ["client_secret_basic", "client_secret_post"]
 
 
 class AuthlibServer:
-    """One client, whose secret and lifetime (whole seconds) may be changed while it runs. A context manager."""
+    """One client, whose secret and lifetime (whole seconds) may be changed while it runs. A context manager.
+
+    Its registration is read and updated at `registration_uri` with `registration_token` (RFC 7592). As Authlib leaves to
+    whoever runs it: an update changes the secret if `rotates`, and the token is exchanged at each call for it if
+    `rotates_token`; the secret ends at `expires`, in seconds since 1970.
+    """
 
     def __init__(self, *, client_id: str, client_secret: str, scopes: tuple[str, ...], lifetime: int = 3600) -> None:
         self.client_id = client_id
         self.client_secret = client_secret
         self.scopes = scopes
         self.lifetime = lifetime
+        self.registration_token = "not-a-real-secret-registration-0"
+        self.rotates = True
+        self.rotates_token = False
+        self.expires = 0
+        self.client_metadata: dict[str, Any] = {
+            "client_name": "point of sale",
+            "grant_types": ["client_credentials"],
+            "scope": " ".join(scopes),
+            "token_endpoint_auth_method": "client_secret_basic",
+        }
         self._tokens: set[str] = set()
         self._server = make_server("127.0.0.1", 0, self._app(), threaded=True, request_handler=_Silent)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -39,6 +56,10 @@ class AuthlibServer:
     @property
     def token_url(self) -> str:
         return f"{self.issuer}/oauth/token"
+
+    @property
+    def registration_uri(self) -> str:
+        return f"{self.issuer}/oauth/register/{self.client_id}"
 
     def set_secret(self, client_secret: str) -> None:
         self.client_secret = client_secret
@@ -60,6 +81,7 @@ class AuthlibServer:
         server = AuthorizationServer(app, self._client, self._save)
         server.register_grant(_ClientCredentials)
         server.register_endpoint(type("Introspection", (_Introspection,), {"tokens": self._tokens}))
+        server.register_endpoint(type("Configuration", (_Configuration,), {"ours": self}))
         server.register_token_generator(
             "default",
             BearerTokenGenerator(lambda **_: secrets.token_urlsafe(32), expires_generator=lambda *_: self.lifetime),
@@ -70,6 +92,12 @@ class AuthlibServer:
             view_func=lambda: server.create_endpoint_response("introspection"),
             methods=["POST"],
             endpoint="introspect",
+        )
+        app.add_url_rule(
+            "/oauth/register/<client_id>",
+            view_func=lambda client_id: server.create_endpoint_response("client_configuration"),
+            methods=["GET", "PUT", "DELETE"],
+            endpoint="register",
         )
         for name in ("oauth-authorization-server", "openid-configuration"):
             app.add_url_rule(f"/.well-known/{name}", view_func=self._metadata, endpoint=name)
@@ -110,9 +138,62 @@ class _Introspection(IntrospectionEndpoint):  # type: ignore[misc]
         return {"active": True}
 
 
+class _Configuration(ClientConfigurationEndpoint):  # type: ignore[misc]
+    ours: AuthlibServer
+
+    def authenticate_token(self, request: Any) -> _RegistrationToken | None:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return _RegistrationToken() if secrets.compare_digest(given, self.ours.registration_token) else None
+
+    def authenticate_client(self, request: Any) -> _Client | None:
+        name = urlsplit(request.uri).path.rpartition("/")[2]
+        return _Client(self.ours) if name == self.ours.client_id else None
+
+    def revoke_access_token(self, token: Any, request: Any) -> None:
+        self.ours.registration_token = secrets.token_urlsafe(32)
+
+    def check_permission(self, client: _Client, request: Any) -> bool:
+        return True
+
+    def update_client(self, client: _Client, client_metadata: dict[str, Any], request: Any) -> _Client:
+        self.ours.client_metadata = client_metadata
+        if self.ours.rotates:
+            self.ours.client_secret = f"not-a-real-secret-{secrets.token_hex(8)}"
+        return client
+
+    def generate_client_registration_info(self, client: _Client, request: Any) -> dict[str, str]:
+        if self.ours.rotates_token:
+            self.ours.registration_token = f"not-a-real-secret-registration-{secrets.token_hex(8)}"
+        return {
+            "registration_client_uri": self.ours.registration_uri,
+            "registration_access_token": self.ours.registration_token,
+        }
+
+    def get_server_metadata(self) -> dict[str, Any]:
+        return {}
+
+
+class _RegistrationToken:
+    def check_client(self, client: _Client) -> bool:
+        return True
+
+
 class _Client(ClientMixin):  # type: ignore[misc]
     def __init__(self, server: AuthlibServer) -> None:
         self._server = server
+
+    @property
+    def client_info(self) -> dict[str, Any]:
+        return {
+            "client_id": self._server.client_id,
+            "client_secret": self._server.client_secret,
+            "client_id_issued_at": 1,
+            "client_secret_expires_at": self._server.expires,
+        }
+
+    @property
+    def client_metadata(self) -> dict[str, Any]:
+        return self._server.client_metadata
 
     def get_client_id(self) -> str:
         return self._server.client_id

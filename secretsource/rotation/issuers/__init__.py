@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ...backends import Backend
 from ...config.stores import ConfiguredStores
 from ...config.tables import At, check_table, hosts_of, near, pieces, takes_of
-from ...errors import ConfigurationError, SecretSourceError
+from ...errors import ConfigurationError, SecretSourceError, forgetting
 from ...reference import SecretReference
 from ..outcome import Adapter
 
@@ -58,6 +58,7 @@ def known_adapters() -> list[KnownAdapter]:
     return built_in + sorted(one for one in plugged_in if one.name not in _BUILT_IN)
 
 
+@forgetting
 def adapter_called(
     name: str,
     settings: Mapping[str, Any] | None = None,

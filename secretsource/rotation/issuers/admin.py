@@ -20,7 +20,7 @@ from ...config.layers import KEYS
 from ...config.tables import At, Takes, check_table, takes_of
 from ...credentials import Document, interpret
 from ...endpoint import IssuerProfile
-from ...errors import ConfigurationError, DeadlineExceeded, IssuerUnavailable, SecretSourceError
+from ...errors import ConfigurationError, DeadlineExceeded, IssuerUnavailable, SecretSourceError, forgetting
 from ...exchange import Answer, Outgoing
 from ...reference import SecretReference
 from ...secret import Secret
@@ -95,6 +95,7 @@ class AdminApi:
     what a table leaves out. What is below https goes to loopback and to the hosts of `plain_http` only.
     """
 
+    @forgetting
     def __init__(
         self,
         base_url: str,

@@ -30,7 +30,7 @@ from typing import Literal
 
 from ...backends.access import shown, user_name
 from ...clock import Deadline, checked_seconds
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, forgetting
 from ...secret import Secret
 from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
 from .places import check_platform, exchangeable
@@ -55,6 +55,7 @@ class Command:
     `output`: what it writes is discarded, or goes to our standard error, also if it is the secret. ConfigurationError.
     """
 
+    @forgetting
     def __init__(
         self,
         program: str | Sequence[str],

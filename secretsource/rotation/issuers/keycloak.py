@@ -14,7 +14,7 @@ from ...clock import SYSTEM_CLOCK, Clock, Deadline
 from ...errors import ConfigurationError, IssuerUnavailable, SecretSourceError
 from ...exchange import Answer
 from ...secret import Secret
-from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
 from ..policy import shown_duration
 from .admin import Admin, AdminApi, checked, failure_of, secret_at, segment, text_at
 
@@ -54,7 +54,7 @@ class _Registered(NamedTuple):
     rotated_ends: float | None = None
 
 
-class Keycloak:
+class Keycloak(Adapter):
     """The secret of a client in a realm of Keycloak, below `base_url` such as "https://sso.example.com".
 
     `admin` logs in with the role manage-clients; its token endpoint is that of the realm unless it says otherwise.
@@ -108,14 +108,11 @@ class Keycloak:
         self._api.refuse_own(client)
         found = self._look(client, deadline)
         unfit = self._unfit(found, client)
-        if unfit is not None:
+        if unfit is not None and not self._is_under_way(found, client):
             raise ConfigurationError(unfit.reason, hint=unfit.hint)
         if not self._policy:
             return Preflight((), 1, None, found.made)
-        return Preflight(self._overlap(deadline), 1, found.ends, found.made)
-
-    def prepare(self, client: Client) -> None:
-        """Nothing takes time before a call."""
+        return Preflight(self._overlap(deadline), 1 if found.rotated is None else 2, found.ends, found.made)
 
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
         """Save the client as it is, with this secret."""
@@ -168,15 +165,6 @@ class Keycloak:
         if found.rotated is None:
             return Applied(found.made)
         return self._end_rotated(found, deadline) or Applied(found.made)
-
-    def restore(self, client: Client, deadline: Deadline) -> Refused:
-        return Refused("Keycloak does not bring a secret back")
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return Refused("a secret in Keycloak is gone once it is retired")
-
-    def close(self) -> None:
-        """Nothing was begun."""
 
     # --- what is there
 
@@ -243,6 +231,15 @@ class Keycloak:
                 "Write the one that Keycloak has into the store, by secretsource put",
             )
         return None
+
+    def _is_under_way(self, found: _Registered, client: Client) -> bool:
+        """Whether both secrets in Keycloak are those of a rotation of ours."""
+        if not self._policy or found.fault is not None or found.rotated is None:
+            return False
+        return (found.secret, found.rotated) in (
+            (client.pending, client.current),
+            (client.current, client.previous),
+        )
 
     def _overlap(self, deadline: Deadline) -> list[str]:
         """Cautions about how long the policy keeps the secret before. Raises ConfigurationError where it keeps none."""

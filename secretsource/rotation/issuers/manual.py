@@ -10,7 +10,7 @@ from typing import TextIO
 
 from ...backends.access import shown
 from ...clock import Deadline, checked_seconds
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, forgetting
 from ...reference import SecretReference
 from ...secret import Secret
 from ..outcome import Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
@@ -31,6 +31,7 @@ class Manual:
     which holds no secret; by default it goes to standard error. ConfigurationError.
     """
 
+    @forgetting
     def __init__(
         self,
         *,

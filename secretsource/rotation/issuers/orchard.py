@@ -16,11 +16,11 @@ from typing import Any
 from ...backends import Backend
 from ...clock import Deadline
 from ...config.tables import At, Takes, check_table
-from ...errors import ConfigurationError, SecretSourceError
+from ...errors import ConfigurationError, SecretSourceError, forgetting
 from ...exchange import Answer
 from ...reference import SecretReference
 from ...secret import Secret
-from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
 from .admin import Admin, AdminApi, Upload, checked, failure_of, kept_secret, secret_at, text_at
 
 __all__ = ["Orchard", "OrchardRecipe"]
@@ -81,7 +81,7 @@ _GIVEN_FOR = {
 _LOGOUT_ONCE = "ept:logout"  # its name before OpenIddict 6; taken away with the new one, and not put back
 
 
-class Orchard:
+class Orchard(Adapter):
     """The secret of an application in a tenant of Orchard Core 4.0, at `base_url` with the tenant's prefix.
 
     `admin` logs in for the scope orchardcore.management, at the tenant's own token endpoint unless it says otherwise.
@@ -130,9 +130,6 @@ class Orchard:
             raise ConfigurationError(fault.reason, hint=fault.hint)
         return Preflight(secrets=1)
 
-    def prepare(self, client: Client) -> None:
-        """Nothing takes time before a call."""
-
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
         """Save the application as it is, with this secret. The same once more changes nothing."""
         before = self._read(client, deadline)
@@ -172,21 +169,6 @@ class Orchard:
             return Unknown(f"{what}: the answer has no secret of this client in it")
         return Minted(secret)
 
-    def reap(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return _never()
-
-    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return _never()
-
-    def restore(self, client: Client, deadline: Deadline) -> Refused:
-        return _never()
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return _never()
-
-    def close(self) -> None:
-        """Nothing was begun."""
-
     def _described(self, client: Client, deadline: Deadline) -> Answer:
         answer = self._api.ask("GET", _APPLICATION, query={"clientId": client.client_id}, deadline=deadline)
         return checked(answer, f"the application {client.client_id!r} in Orchard", hints=_HINTS)
@@ -197,10 +179,6 @@ class Orchard:
             return self._described(client, deadline)
         except SecretSourceError as error:
             return Refused(error.message, error.hint)
-
-
-def _never() -> Refused:
-    return Refused("Orchard keeps one secret for an application, and nothing beside it")
 
 
 def _unfit(answer: Answer, client_id: str) -> Refused | None:
@@ -318,7 +296,7 @@ _IMPORT_HINTS = {
 }
 
 
-class OrchardRecipe:
+class OrchardRecipe(Adapter):
     """The secret of an application in a tenant of Orchard Core before 4.0, by a recipe that is imported there.
 
     `client_name` and `api_key`, a reference to it, are those of a Remote Client of the tenant, whose features Remote
@@ -329,6 +307,7 @@ class OrchardRecipe:
     loads the tenant anew after an import.
     """
 
+    @forgetting
     def __init__(
         self,
         base_url: str,
@@ -363,9 +342,6 @@ class OrchardRecipe:
             secrets=1,
         )
 
-    def prepare(self, client: Client) -> None:
-        """Nothing takes time before a call."""
-
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Refused | Unknown:
         """Import a recipe with this secret. Never known to be done."""
         if _is_script(secret):
@@ -383,24 +359,6 @@ class OrchardRecipe:
         )
         failed = failure_of(answer, "importing a recipe in Orchard", hints=_IMPORT_HINTS)
         return failed or Unknown("Orchard has taken the recipe, which does not say that it has worked")
-
-    def mint(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return Refused("a recipe is given the secret, and gives none")
-
-    def reap(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return _never()
-
-    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return _never()
-
-    def restore(self, client: Client, deadline: Deadline) -> Refused:
-        return _never()
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return _never()
-
-    def close(self) -> None:
-        """Nothing was begun."""
 
 
 def _checked_application(application: Mapping[str, Any]) -> dict[str, Any]:

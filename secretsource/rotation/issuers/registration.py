@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ...clock import Deadline, checked_seconds
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, forgetting
 from ...exchange import Answer
 from ...secret import Secret
 from ...transport import Transport
@@ -49,6 +49,7 @@ class Registration:
     ConfigurationError.
     """
 
+    @forgetting
     def __init__(
         self,
         *,

@@ -27,15 +27,19 @@ class Unavailable(Exception):
 class OidcProvider:
     """One client, whose secret and lifetime (whole seconds) may be changed while it runs. A context manager.
 
-    Entering raises Unavailable where Node or npm is missing, or the package cannot be installed.
+    With `management` the client's registration can be read and updated (RFC 7592). Entering raises Unavailable where
+    Node or npm is missing, or the package cannot be installed.
     """
 
-    def __init__(self, *, client_id: str, client_secret: str, scopes: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, client_id: str, client_secret: str, scopes: tuple[str, ...], management: bool = False
+    ) -> None:
         self.client_id = client_id
         self.client_secret = client_secret
         self.issuer = ""
         self.token_url = ""
         self._scopes = scopes
+        self._management = management
         self._process: subprocess.Popen[bytes] | None = None
 
     def set_secret(self, client_secret: str) -> None:
@@ -44,6 +48,10 @@ class OidcProvider:
 
     def set_lifetime(self, seconds: int) -> None:
         self._control(lifetime=seconds)
+
+    def registration(self, *, rotates: bool) -> dict[str, str]:
+        """The URI of the client's registration, and a new token for it. `rotates`: an update changes the secret."""
+        return self._control(rotates=rotates)
 
     def __enter__(self) -> Self:
         node, folder = _program("node"), _installed()
@@ -68,6 +76,7 @@ class OidcProvider:
             "client_id": self.client_id,
             "client_secret": self.client_secret,
             "scope": " ".join(self._scopes),
+            "management": self._management,
         }
         assert process.stdin is not None
         process.stdin.write(json.dumps(options).encode() + b"\n")
@@ -89,9 +98,11 @@ class OidcProvider:
         if process.stdin is not None:
             process.stdin.close()
 
-    def _control(self, **changes: Any) -> None:
+    def _control(self, **changes: Any) -> dict[str, str]:
         request = urllib.request.Request(f"{self.issuer}/control", json.dumps(changes).encode(), method="PUT")
-        urllib.request.urlopen(request, timeout=10).close()
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            said: dict[str, str] = json.loads(answer.read())
+        return said
 
 
 def _program(name: str) -> str:

@@ -142,7 +142,10 @@ def test_a_form_is_sent(api: Api) -> None:
 
 def test_a_multipart_form_is_sent_whose_file_is_made_where_the_body_is(api: Api) -> None:
     secret = Secret(NEW)
-    parts = {"Key": secret, "Content": Upload('a "b".zip', lambda: secret.reveal().encode(), "application/zip")}
+    parts: dict[str, str | Secret | Upload] = {
+        "Key": secret,
+        "Content": Upload('a "b".zip', lambda: secret.reveal().encode(), "application/zip"),
+    }
     _bare(api).ask("POST", "/x", multipart=parts, deadline=_soon())
     _bare(api).ask("POST", "/x", multipart=lambda: parts, deadline=_soon())
     for incoming in api.requests:
@@ -211,7 +214,7 @@ def test_a_token_source_may_be_given_and_stays_open(api: Api, issuer: FakeIssuer
     admin = AdminApi(api.server.origin, admin=source)
     assert isinstance(admin.ask("GET", "/x", deadline=_soon()), Exchanged)
     admin.close()
-    assert source.token()
+    assert issuer.accepts(source.token().access_token)
 
 
 def test_one_that_was_made_is_closed(api: Api, issuer: FakeIssuer) -> None:
@@ -452,7 +455,8 @@ def test_values_are_found_by_their_place_and_secrets_stay_masked() -> None:
     assert secret_at(answer, "no") is None
     assert text_at(answer, "bad") is None
     assert number_at(answer, "flag") is None
-    for path in [("list", 1), ("list", "0"), ("id", "x"), ("none",), (0,)]:
+    places: list[tuple[str | int, ...]] = [("list", 1), ("list", "0"), ("id", "x"), ("none",), (0,)]
+    for path in places:
         assert secret_at(answer, *path) is None
     assert text_at(_answered(200, b"not JSON"), "id") is None
 

@@ -122,7 +122,7 @@ def test_a_lost_answer_is_made_good_by_saving_it_again(auth0: Auth0, site: Auth0
 
 def test_the_old_and_the_new_secret_are_mixed_for_a_while() -> None:
     clock = TickingClock()
-    with Auth0Site(clock=clock, lag=30.0) as site:
+    with Auth0Site(clock=clock, lag=30.0, mixed=True) as site:
         Auth0(site.origin, admin=site.admin()).apply(holding(pending=NEW), Secret(NEW), soon())
         assert [site.accepts(CLIENT, NEW, node) for node in (0, 1)] == [True, False]
         assert [site.accepts(CLIENT, OLD, node) for node in (0, 1)] == [False, True]

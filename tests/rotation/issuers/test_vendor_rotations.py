@@ -78,16 +78,22 @@ class _Seen:
 
 
 class Programs:
-    """They get a new token again and again, each from a source of its own. `failures`: what they met."""
+    """They get a token again and again, each from a source of its own: a new one each time, unless they keep them.
 
-    def __init__(self, path: Path, site: Vendor, number: int, clock: Clock | None = None) -> None:
+    `failures`: what they met.
+    """
+
+    def __init__(
+        self, path: Path, site: Vendor, number: int, clock: Clock | None = None, *, keeping: bool = False
+    ) -> None:
+        self._keeping = keeping
         self.calls, self.failures = 0, list[SecretSourceError]()
         self._sources = [TokenSource(f"file://{path}", token_url=site.token_url, clock=clock) for _ in range(number)]
 
     def call(self, source: TokenSource | None = None) -> None:
         for each in self._sources if source is None else [source]:
             try:
-                each.verify()
+                _ = each.token() if self._keeping else each.verify()
             except SecretSourceError as error:
                 self.failures.append(error)
             self.calls += 1
@@ -124,11 +130,12 @@ def rotated(
     work: Callable[[Rotation], Report] = Rotation.run,
     new: str | None = None,
     seen: list[object] | None = None,
+    keeping: bool = False,
 ) -> Report:
     """The report of a rotation: programs call after each step and at each wait of it, and none of these calls fails."""
     clock = site.clock
     assert isinstance(clock, Clockwork)
-    programs = Programs(path, site, PROGRAMS, clock.of_programs)
+    programs = Programs(path, site, PROGRAMS, clock.of_programs, keeping=keeping)
 
     def watch(event: object) -> None:
         if seen is not None:
@@ -213,6 +220,14 @@ def test_a_refused_change_leaves_all_as_it_was(site: Vendor, tmp_path: Path) -> 
     assert "client_secret_pending" not in held(path)
     assert site.gives(OLD)
     assert NEW not in str(report)
+
+
+def test_no_call_fails_while_auth0_mixes_the_old_and_the_new_secret(tmp_path: Path) -> None:
+    """Each request meets a node that knows the one or the other: a program is carried through by the token it has."""
+    path = written(tmp_path)
+    with Auth0Site(clock=Clockwork(), lag=LAG, mixed=True, lifetime=120) as site:
+        assert rotated(site, path, keeping=True).result == "done"
+        assert site.gives(held(path)["client_secret"])
 
 
 def test_what_other_people_made_in_entra_is_there_afterwards(tmp_path: Path) -> None:

@@ -64,11 +64,13 @@ class Vendor:
     """A vendor's site on loopback. A subclass has `token_path`, `accepts`, `wrong` and `administer`.
 
     `lag`: seconds of `clock` until a change has reached all nodes. `scopes`: what the rotator's own token may.
+    `lifetime`: seconds for which tokens are good.
     """
 
     clock: Clock = SYSTEM_CLOCK
     lag: float = 0.0
     scopes: tuple[str, ...] = ()
+    lifetime: int = 3600
     requests: list[Incoming] = field(default_factory=list)
     token_answers: list[int] = field(default_factory=list)
 
@@ -177,7 +179,7 @@ class Vendor:
         scopes = self.scopes if client_id == ADMIN else tuple(form.get("scope", "").split())
         self.tokens[text] = Token(client_id, scopes)
         self.token_answers.append(200)
-        granted = {"access_token": text, "token_type": "Bearer", "expires_in": 3600}
+        granted = {"access_token": text, "token_type": "Bearer", "expires_in": self.lifetime}
         return _json(200, granted | ({"scope": " ".join(scopes)} if scopes else {}))
 
 
