@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-__all__ = ["LONGEST_STATE", "RotationState"]
+__all__ = ["LONGEST_STATE", "RotationState", "short_name"]
 
 LONGEST_STATE = 2048  # characters
 _PREFIX = "v1."
@@ -25,8 +25,9 @@ class RotationState:
     `rotation` names the rotation, `by` who wrote this last. `goal` is "abort" once the current secret is being put back
     at the issuer, and "rollback" where the pending one was used before. `intended`: a secret that the issuer generates
     was asked for, and is not held yet. `noted`: the last call to the issuer was announced, and may take effect for
-    `open_for` seconds from then; `calls` counts them. `finished`: the last change of the secret was made. `tokens_not_before`: older tokens were obtained with a secret that leaked.
-    `expires`: when the issuer itself ends the current secret, and the `…_id`s are what it calls the secrets.
+    `open_for` seconds from then; `calls` counts them. `finished`: the last change of the secret was made.
+    `tokens_not_before`: older tokens were obtained with a secret that leaked. `expires`: when the issuer itself ends
+    the current secret, and the `…_id`s are what it calls the secrets.
     """
 
     rotation: str = ""
@@ -67,6 +68,12 @@ class RotationState:
             return None
         known = {name: value for name, value in said.items() if name in _DEFAULTS}  # a later version may say more
         return cls(**known) if all(_fits(name, value) for name, value in known.items()) else None
+
+
+def short_name(name: str | None) -> str | None:
+    """What an issuer calls a secret, if it fits into a state."""
+    fits = name is not None and name.isascii() and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
+    return name if fits else None
 
 
 _DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(RotationState)}

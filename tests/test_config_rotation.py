@@ -47,6 +47,10 @@ gates = ["freeze", "approval"]
 accept_gap = true
 settings = { app = "{client}" }
 """
+ISSUER = """
+[clients.pos.environments.test]
+issuer = "https://pos.example.com"
+"""
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -90,13 +94,10 @@ def test_where_nothing_is_said_there_is_nothing(tmp_path: Path) -> None:
     assert configuration(tmp_path, "[clients.pos]\ncredentials = 'env:POS'\n").settings("pos").rotation == {}
 
 
-def test_a_source_is_not_given_any_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_is_not_given_any_of_it(tmp_path: Path) -> None:
     read = configuration(tmp_path, SHOP)
     assert set(read.settings("pos", "production").arguments()) == {"stores", "credentials"}
-    text = LAYERS["defaults"].replace("{}", "every = '30d'\n[environments.test]\nissuer = 'https://pos.example.com'")
-    text = text.replace("[environments.test]\n[clients", "[clients")
-    path = configuration(tmp_path, text).file
-    TokenSource.from_config("pos", path=path).close()
+    TokenSource.from_config("pos", "test", path=configuration(tmp_path, SHOP + ISSUER).file).close()
 
 
 def test_its_keys_are_those_of_the_policy_and_the_adapter() -> None:

@@ -353,7 +353,7 @@ class _Work:
             report = Report("held", "it was not confirmed", "--yes goes ahead without being asked")
         else:
             report = getattr(rotation, options.action)()
-        if gate.reason is not None and report.reason == gate.reason:
+        if gate.reason is not None and gate.reason in report.reason:
             report = replace(report, result="waiting", hint="A later run takes its turn when that one is finished")
         if gate.unread:
             self._note(settings, f"not looked at, since their stores cannot be read: {', '.join(gate.unread)}")

@@ -93,7 +93,8 @@ class Memory(NamedTuple):
     """What only this run knows. `announced`: seconds since it announced a call, `call`, that it has not made yet.
 
     `refused`: why the issuer, or a gate, said no. `kept_out`: why the issuer does not take the current one back.
-    `reaped`, `withdrawn`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has ended a rotation.
+    `reaped`, `withdrawn`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has ended
+    a rotation.
     """
 
     announced: float | None = None

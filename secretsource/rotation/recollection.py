@@ -8,7 +8,7 @@ from ..backends import Held
 from ..clock import Clock, Instant
 from ..errors import SecretSourceError
 from ..secret import Secret
-from ..state import RotationState
+from ..state import RotationState, short_name
 from ..token import Token
 from .decision import FRESH, Evidence, Memory, View, Wish, phase_of
 from .parties import Parties
@@ -126,7 +126,7 @@ class Recollection:
 
     def learn(self, rotation: str, id: str | None, expires: float | None) -> None:
         """What the issuer calls the pending secret, until that can be written."""
-        self._learned = rotation, id, expires
+        self._learned = rotation, short_name(id), expires
 
 
 class _Spans:

@@ -18,7 +18,7 @@ from ..clock import Deadline
 from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..events import Emitter, Event, RotationStep
 from ..flight import in_time
-from ..state import RotationState
+from ..state import RotationState, short_name
 from .decision import Memory, Phase, Step, View, Wish, decide, phase_of
 from .hooks import Abort, Gates, Hold, Moment, Point
 from .outcome import Applied, Minted, Outcome, Preflight, Refused, Unknown
@@ -65,7 +65,7 @@ class Run:
     def __init__(self, parties: Parties, gates: Gates, emitter: Emitter) -> None:
         self._parties, self._gates, self._emitter = parties, gates, emitter
         self._clock, self._policy, self._adapter = parties.clock, parties.policy, parties.adapter
-        self._by = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._by = f"{ascii(socket.gethostname())[1:-1][:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self.known = Recollection(parties)
         self._events: list[Event] = []
         self._lost = 0  # steps in a row whose read or write was not made
@@ -210,7 +210,7 @@ class Run:
             held.state,
             claimed=parties.now(),
             goal="rollback" if back else "rotate",
-            current_id=held.state.current_id or found.current_id,
+            current_id=held.state.current_id or short_name(found.current_id),
         )
         beside = parties.missing_binding(held)
         self._write(
@@ -238,7 +238,7 @@ class Run:
             current_id = held.state.current_id
             if stopped is None:
                 found = self._preflight(held)
-                current_id = current_id or found.current_id
+                current_id = current_id or short_name(found.current_id)
                 stopped = self._passed("before_apply", step, view)
             state = self._begun(held.state, intended=True, current_id=current_id)
         else:
@@ -347,7 +347,7 @@ class Run:
             intended=False,
             by=self._by,
             claimed=parties.now(),
-            pending_id=minted.id,
+            pending_id=short_name(minted.id),
             pending_expires=minted.expires,
         )
         beside = {**parties.missing_binding(held), **(minted.beside or {})}
@@ -387,7 +387,9 @@ class Run:
         }[step.kind]
         seconds = self._policy.command_timeout
         if step.kind in ("reap", "withdraw"):
-            seconds = self.known.taken_up(seconds)
+            seconds = self.known.take_up()
+            if not seconds:
+                return None
         outcome = self._called(step, held, seconds, call)
         done = isinstance(outcome, Applied)
         if step.kind == "restore":

@@ -12,7 +12,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,6 +121,22 @@ class OpenBao:
     def unseal(self) -> None:
         self.api("PUT", "sys/unseal", {"key": self._key})
         self._wait(lambda: self._health() == 200, "it is not active")
+
+    @contextmanager
+    def agent(self, configuration: Path) -> Iterator[None]:
+        """An agent of this server, which ends with the `with`, or with pytest."""
+        command = ["sh", "-c", _GUARDED, "guarded", _binary(), "agent", f"-config={configuration}"]
+        with (configuration.parent / "agent.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={"HOME": str(self.folder), "PATH": _PATH},
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(10)
 
     def seal(self) -> None:
         self.api("PUT", "sys/seal")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,15 +21,16 @@ from .secrets_manager import ARN, REGION, Asked, refused
 
 READS = ("GetSecretValue", "DescribeSecret", "ListSecretVersionIds")
 MOST_LABELS = 20
-FIRST = "00000000-0000-0000-0000-000000000001"
 
 
 class Staged:
     """`before` and `after` see each call, with its number; an Answer from them is given in the place of the real one."""
 
     def __init__(self, value: str | Mapping[str, Any]) -> None:
-        self.values: dict[str, str | None] = {FIRST: value if isinstance(value, str) else json.dumps(dict(value))}
-        self.labels: dict[str, str] = {"AWSCURRENT": FIRST}
+        self.first = str(uuid.uuid4())
+        text = value if isinstance(value, str) else json.dumps(dict(value))
+        self.values: dict[str, str | None] = {self.first: text}
+        self.labels: dict[str, str] = {"AWSCURRENT": self.first}
         self.more: dict[str, Any] = {}
         self.calls: list[Asked] = []
         self.before: Callable[[int, Asked], Answer | None] = lambda number, asked: None
@@ -46,6 +48,12 @@ class Staged:
             answer: Answer | Mapping[str, Any] = getattr(self, f"_{asked.operation}")(asked.body)
         late = self.after(number, asked)
         return answer if late is None else late
+
+    def copy(self) -> Staged:
+        """The same secret again, which goes its own way."""
+        twin = Staged("")
+        twin.first, twin.values, twin.labels = self.first, dict(self.values), dict(self.labels)
+        return twin
 
     # --- what tests look at
 

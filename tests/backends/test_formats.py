@@ -259,6 +259,34 @@ def test_json_keeps_the_order_of_its_names_and_is_indented() -> None:
     )
 
 
+JSON = """\
+{
+    "client_id": "pos",
+    "number": 1.10,
+    "client_secret" : "old",
+    "other": {
+\t"client_secret": "not this"
+    }
+}"""
+
+
+def test_json_with_a_line_for_each_member_keeps_all_other_lines() -> None:
+    new = edited(JSON, "json", client_secret='n"é', client_secret_pending="next")
+    line = '    "client_secret" : "n\\"é",\n    "client_secret_pending" : "next",\n'
+    assert new == JSON.replace('    "client_secret" : "old",\n', line)
+    assert edited(new, "json", client_secret="old", client_secret_pending=None) == JSON
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_json_keeps_its_commas_where_the_last_member_comes_and_goes(end: str) -> None:
+    text = end.join(["{", '  "a": "1",', '  "key": "2"', "}", ""])
+    more = end.join(["{", '  "a": "1",', '  "key": "2",', '  "key_previous": "3"', "}", ""])
+    assert edited(text, "json", key_previous="3") == more
+    assert edited(more, "json", key_previous=None) == text
+    assert edited(text, "json", a=None) == end.join(["{", '  "key": "2"', "}", ""])
+    assert read(edited(text, "json", a=None, key=None), "json") == {}
+
+
 def test_json_fields_are_addressed_by_pointers_and_made_where_missing() -> None:
     text = edit(
         Secret('{"prod": {"key": "old"}}'), "json", {"/prod/key": Secret("new"), "/a~1b/x": Secret("y")}, ORIGIN

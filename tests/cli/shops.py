@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from secretsource.testing import FakeIssuer, secret_file
+import pytest
+
+from secretsource.testing import FakeIssuer, Fault, secret_file
 from secretsource.testing.loopback import Answer, Incoming
 
 from ..configurations import written
@@ -17,7 +19,9 @@ from . import Ran, called
 
 OLD = "not-a-real-secret-but-the-old-one"
 OTHER = "not-a-real-secret-but-another-one"
-AT_ONCE = ("--wait", "0", "--soak", "0", "--propagation", "0", "--landing", "0")
+# What was announced is over after a second, whatever became of it.
+AT_ONCE = ("--wait", "0", "--soak", "0", "--propagation", "0", "--landing", "0", "--command-timeout", "1s")
+OPEN: list[Shop] = []
 
 _PROGRAM = """#!{python} -IS
 import http.client, sys
@@ -27,10 +31,31 @@ sys.exit(int(connection.getresponse().read()))
 """
 
 
-class Shop:
-    """An issuer whose administration is asked by the program at `program`, which ends with `status`.
+_ADAPTER = """
+import sys
+from secretsource.rotation import Applied, Capabilities, Preflight, Refused, Unknown
+class Made:
+    capabilities = Capabilities(chosen=True, slots=1, propagation=0, landing=0)
+    def apply(self, client, secret, deadline):
+        status = sys.modules["tests.cli.shops"].OPEN[-1].set(client.client_id, secret.reveal())
+        return Applied() if status == 0 else Refused("it said 65") if status == 65 else Unknown("no answer")
+    def check(self, client, deadline):
+        return Preflight()
+    def prepare(self, client): ...
+    def close(self): ...
+    def mint(self, client, label, deadline): ...
+    def reap(self, client, label, deadline): ...
+    def retire(self, client, keep, gone, deadline): ...
+    def restore(self, client, deadline): ...
+    def remove(self, client, keep, gone, deadline): ...
+"""
 
-    `takes`: whether the new secret is taken; `goes_down`: whether the token endpoint is out of order afterwards.
+
+class Shop:
+    """An issuer that is administered by the adapter "shop", or by a program at `program` which asks `/admin`.
+
+    `status`: what both end with; `takes`: whether the new secret is taken; `goes_down`: whether the token endpoint is
+    out of order afterwards.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,23 +67,30 @@ class Shop:
 
     @contextmanager
     def open(self) -> Iterator[Shop]:
-        with self.issuer as issuer:
+        plugs = self.folder / "adapters"
+        plugs.mkdir()
+        with self.issuer as issuer, pytest.MonkeyPatch.context() as patched:
+            patched.syspath_prepend(plugged_in(plugs, "secretsource.issuers", "shop", _ADAPTER))
             port = issuer.url.split(":")[2].partition("/")[0]
             self.program.write_text(_PROGRAM.format(python=sys.executable, port=port))
             self.program.chmod(0o700)
+            OPEN.append(self)
             yield self
+            OPEN.remove(self)
 
     def _administer(self, incoming: Incoming) -> Answer:
         given = json.loads(incoming.body)
         assert set(given) == {"client_id", "client_secret"}
-        if self.takes:
-            self.changes.append(given["client_id"])
-            self.issuer.set_secret(given["client_id"], given["client_secret"])
-        if self.goes_down:
-            from secretsource.testing.faults import Fault
+        return Answer(body=str(self.set(**given)).encode())
 
+    def set(self, client_id: str, client_secret: str) -> int:
+        """What the administration does with a new secret, and says of it."""
+        if self.takes:
+            self.changes.append(client_id)
+            self.issuer.set_secret(client_id, client_secret)
+        if self.goes_down:
             self.issuer.fail(Fault(status=503))
-        return Answer(body=str(self.status).encode())
+        return self.status
 
     def add(self, client: str, secret: str = OLD, **extra: Any) -> str:
         """A client of the issuer, whose secret is in a file; the reference to that."""
@@ -81,7 +113,8 @@ class Shop:
 issuer = "{self.issuer.url}"
 credentials = "file:secrets/{{client}}.json"
 [defaults.rotation]
-command = "./set-secret"
+adapter = "shop"
+command_timeout = 1
 wait = 0
 soak = 0
 propagation = 0
@@ -98,7 +131,7 @@ production = true
     def rotate(self, action: str, *arguments: str) -> Ran:
         """The command from options alone, for the client pos."""
         reference = f"file://{self.file('pos')}"
-        alone = ("--credentials", reference, "--issuer", self.issuer.url, "--command", str(self.program))
+        alone = ("--credentials", reference, "--issuer", self.issuer.url, "--adapter", "shop")
         return self.looked_through(called("rotate", action, *alone, *AT_ONCE, *arguments))
 
     def of(self, action: str, *arguments: str) -> Ran:

@@ -25,8 +25,8 @@ _METHODS = ["client_secret_basic", "client_secret_post"]
 class AuthlibServer:
     """One client, whose secret and lifetime (whole seconds) may be changed while it runs. A context manager.
 
-    Its registration is read and updated at `registration_uri` with `registration_token` (RFC 7592). As Authlib leaves to
-    whoever runs it: an update changes the secret if `rotates`, and the token is exchanged at each call for it if
+    Its registration is read and updated at `registration_uri` with `registration_token` (RFC 7592). As Authlib leaves
+    to whoever runs it: an update changes the secret if `rotates`, and the token is exchanged at each call for it if
     `rotates_token`; the secret ends at `expires`, in seconds since 1970.
     """
 

@@ -2,7 +2,7 @@
 
 What changes beside the same secrets is kept in labels, since a version cannot be altered and new ones are counted:
 
-    secretsource-claim                      the version was made by a rotator, and has a value
+    secretsource-claim                      the version that a rotator has made last
     secretsource-state-3-5e1f09ab-1.1-…     the state, as far as it differs from the one inside the version
     secretsource-promoted-4-5e1f09ab-1.1-…  the same, from when the version is AWSCURRENT
     secretsource-turn-2-VERSION             on VERSION: the change before turn 2 was made, and it stays pending;

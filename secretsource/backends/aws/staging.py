@@ -164,7 +164,7 @@ class LabelsLayout(DocumentLayout):
         if value.kind is SecretNotFound and value.status == "ResourceNotFoundException":
             # A read may be behind: one of ours has a value, and the list has all that do.
             listed = self._calls.served(listing(place), place, reference, deadline)
-            if CLAIM not in found.on(found.pending) and found.pending not in listed:
+            if found.pending not in listed and found.pending not in _names(found.current):
                 return None
             raise Origin(reference).error(BackendUnavailable, "does not give its AWSPENDING yet", _ANEW)
         raise value.error(reference)
@@ -482,8 +482,7 @@ class _Change:
         value = self._layout._value(found.current, place, reference, deadline)
         text, stages = self._text(value, state, changes)
         used = self._calls.served(listing(place), place, reference, deadline)
-        names = (str(uuid.uuid5(_NAMESPACE, f"{found.current}:{number}")) for number in range(_ATTEMPTS_AT_MOST))
-        token = next((name for name in names if name not in used and not found.on(name)), None)
+        token = next((name for name in _names(found.current) if name not in used and not found.on(name)), None)
         if token is None:
             raise ConfigurationError(
                 f"{reference} has {_ATTEMPTS_AT_MOST} versions of rotations that came to nothing",
@@ -563,6 +562,11 @@ class _Change:
         self.tidy_states(current)
         if asked_for is not None:
             self.take_off({label: asked_for for label in ours(found.on(asked_for)) if label != intended(current)})
+
+
+def _names(current: str | None) -> Iterator[str]:
+    """The IDs of the versions that rotators make while this one is current, in order."""
+    return (str(uuid.uuid5(_NAMESPACE, f"{current}:{number}")) for number in range(_ATTEMPTS_AT_MOST))
 
 
 def cautions(found: Described, place: Place, reference: SecretReference) -> list[str]:

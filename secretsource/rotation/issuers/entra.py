@@ -154,10 +154,7 @@ class Entra:
             return listed
         if keep is not None and all(one.id != keep for one in listed):
             return Unknown("the secret that is to stay is not in Entra's list, or not yet")
-        if gone is not None and gone != keep:
-            goes: list[_Password] | None = [one for one in listed if one.id == gone]
-        else:
-            goes = _leaving(self._alive(listed), client, keep)
+        goes = _leaving(listed, self._alive(listed), client, keep, gone)
         if goes is None:
             return Refused("which secret in Entra is to go cannot be told", _BY_HAND)
         return self._remove(client, goes, deadline) or Applied(keep)
@@ -244,18 +241,21 @@ def _hint_of_policy(answer: Answer | Unreached) -> str | None:
 # --- which is which
 
 
-def _leaving(listed: Iterable[_Password], client: Client, keep: str | None) -> list[_Password] | None:
-    """What is to be removed by what is shown of its value: one, or none where it is there no longer.
-
-    None: that cannot be told.
-    """
-    others = [one for one in listed if one.id != keep]
+def _leaving(
+    listed: Iterable[_Password], alive: Iterable[_Password], client: Client, keep: str | None, gone: str | None
+) -> list[_Password] | None:
+    """What is to be removed: one, or none where it is there no longer. None: that cannot be told."""
     leaving = client.pending or client.previous
+    named = [one for one in listed if one.id == gone and one.id != keep]
+    # A name of an earlier secret, where somebody has written another one into the store since, is nobody's name now.
+    if gone is not None and (leaving is None or any(one.may_be(leaving) is not False for one in named)):
+        return named
+    others = [one for one in alive if one.id != keep]
     if not others:
         return []
     if leaving is None:
         return None
-    found = [one for one in others if one.may_be(leaving) is not False]
+    found = [one for one in others if one.may_be(leaving) or (one.may_be(leaving) is None and gone is None)]
     # Where the one that stays is not known by its ID, it must not look like the one that goes.
     stays = keep is None and client.current is not None and any(one.may_be(client.current) for one in found)
     if len(found) > 1 or stays or any(one.may_be(leaving) is None for one in found):

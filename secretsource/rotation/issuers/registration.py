@@ -16,7 +16,7 @@ from ...exchange import Answer
 from ...secret import Secret
 from ...transport import Transport
 from ...urls import check_url, host_of, without_query
-from ..outcome import Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
 from .admin import Body, Unreached, checked, failure_of, number_at, secret_at, send, text_at
 
 __all__ = ["Registration"]
@@ -123,7 +123,7 @@ class Registration:
             )
         self._keep_token(client, read)
         minted = self._minted(client, read)
-        if minted is not None:
+        if minted is not None and client.current is not None:
             return minted
         body = Body(json=_update_of(read, client.current if self._with_secret else None))
         what = f"updating the registration at {without_query(url)}"
@@ -132,17 +132,20 @@ class Registration:
             return updated
         self._keep_token(client, updated)
         minted = self._minted(client, updated)
-        if minted is not None:
+        if minted is not None and minted.secret != secret_at(read, "client_secret"):
             return minted
         if text_at(updated, "client_id") is None:
             return Unknown(f"{what}: the answer describes no client")
-        lost = " It has given a new registration access token, which is kept nowhere." * (
-            client.client_id in self._newer
-        )
-        return Refused("this server does not change the secret at an update", f"Change it in another way.{lost}")
+        hint = "Change it in another way"
+        if self._newer_token(client) is not None:
+            hint += (
+                ". It has given a new registration access token, which is kept nowhere: have its administrator give one"
+            )
+        return Refused("this server does not change the secret at an update", hint)
 
     def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
-        return Refused("a registration has no names for secrets")
+        """There is nothing to remove: the next reading has the secret whose answer was lost."""
+        return Applied()
 
     def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
         return Refused("a registration has no names for secrets")
@@ -164,15 +167,13 @@ class Registration:
                 f"{client.reference or 'the document'} has no {missing[0]!r} beside the secret",
                 hint="The answer to the registration has it; uri_field and token_field are other names for the two",
             )
-        url = check_url(_plain(client.beside[self._uri]), self._uri, self._plain_http)
+        url = _address(client.beside[self._uri], self._uri, self._plain_http)
         if host_of(url) not in {host_of(client.issuer), *self._hosts} - {""}:
             raise ConfigurationError(
                 f"{self._uri!r} leads to {host_of(url)}, which is not the issuer's host; nothing was sent",
                 hint=f"Correct it, or, knowing that, name it: hosts = [{host_of(url)!r}]",
             )
-        kept = client.beside[self._token]
-        before, newer = self._newer.get(client.client_id, (None, kept))
-        return url, newer if before == kept else kept
+        return url, self._newer_token(client) or client.beside[self._token]
 
     def _read(self, client: Client, deadline: Deadline) -> Answer | Unreached:
         return self._send(client, "GET", deadline, Body())
@@ -187,15 +188,19 @@ class Registration:
         if token is not None and token != kept:
             self._newer[client.client_id] = kept, token
 
+    def _newer_token(self, client: Client) -> Secret | None:
+        before, newer = self._newer.get(client.client_id, (None, None))
+        return newer if before is not None and before == client.beside[self._token] else None
+
     def _minted(self, client: Client, answer: Answer) -> Minted | None:
         """The secret of an answer with all that goes with it, if no store holds that secret."""
         secret = secret_at(answer, "client_secret")
         if secret is None or secret in (client.current, client.previous):
             return None
         beside: dict[str, Secret] = {}
-        token = self._newer.get(client.client_id)
+        token = self._newer_token(client)
         if token is not None:
-            beside[self._token] = token[1]
+            beside[self._token] = token
         uri = secret_at(answer, "registration_client_uri")
         if uri is not None and uri != client.beside[self._uri] and self._is_ours(client, uri):
             beside[self._uri] = uri
@@ -209,9 +214,10 @@ class Registration:
         return True
 
 
-def _plain(uri: Secret) -> str:
-    """An address is no secret, though it is kept as one."""
-    return uri.reveal()
+@forgetting
+def _address(uri: Secret, name: str, plain_http: Iterable[str]) -> str:
+    """An address is no secret, though it is kept as one; what is none may be a secret. ConfigurationError."""
+    return check_url(uri.reveal(), name, plain_http)
 
 
 def _update_of(answer: Answer, secret: Secret | None) -> Any:

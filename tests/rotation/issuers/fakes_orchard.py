@@ -21,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs
 
 from secretsource import ClientCredentials, TokenSource
+from secretsource.clock import SYSTEM_CLOCK, Clock
 from secretsource.testing import Answer, FakeIssuer, Fault, Incoming
 
 from .vendors import ADMIN, ADMIN_SECRET, CLIENT, IN_A_BODY, OLD
@@ -63,12 +64,13 @@ def application(**more: Any) -> dict[str, Any]:
 class OrchardSite:
     """A tenant of Orchard Core on loopback.
 
-    `held_back`: answers come before the change, which waits for `land()`; `lag`: for so many seconds. `fails`: what an
-    import holds fails. `more`: members of a later version in what describes the application.
+    `held_back`: answers come before the change, which waits for `land()`; with a `lag` that lets go what has waited so
+    many seconds of `clock`. `fails`: what an import holds fails. `more`: members of a later version in what describes
+    the application.
     """
 
-    def __init__(self, *, held_back: bool = False, lag: float = 0.0) -> None:
-        self.held_back, self.lag = held_back, lag
+    def __init__(self, *, held_back: bool = False, lag: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.held_back, self.lag, self.clock = held_back or bool(lag), lag, clock
         self.application = application()
         self.roles, self.scopes = {"Point of sale", "Stock", "Editor"}, {"orders.read", "stock.write", "profile"}
         self.secret = OLD
@@ -76,12 +78,11 @@ class OrchardSite:
         self.more: dict[str, Any] = {}
         self.requests: list[Incoming] = []
         self.saves = 0
-        self._waiting: list[Callable[[], None]] = []
-        self._timers: list[threading.Timer] = []
+        self._waiting: list[tuple[float, Callable[[], None]]] = []
         self._planned: list[tuple[str, str, Answer | None]] = []
         self._lock = threading.RLock()
         apis = dict.fromkeys((APPLICATION, ROTATE, IMPORT), self._api)
-        self.issuer = FakeIssuer(path=TENANT, apis=apis)
+        self.issuer = FakeIssuer(path=TENANT, apis=apis, clock=clock)
 
     def __enter__(self) -> Self:
         self.issuer.start()
@@ -90,18 +91,20 @@ class OrchardSite:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for timer in self._timers:
-            timer.cancel()
-            timer.join()
         self.issuer.stop()
 
     @property
     def base_url(self) -> str:
         return self.issuer.url.rstrip("/")
 
+    @property
+    def token_url(self) -> str:
+        return self.issuer.token_url
+
     def admin(self) -> TokenSource:
         """What the rotator logs in with."""
-        return TokenSource(ClientCredentials(ADMIN, ADMIN_SECRET), token_url=self.issuer.token_url, scope=SCOPE)
+        credentials = ClientCredentials(ADMIN, ADMIN_SECRET)
+        return TokenSource(credentials, token_url=self.token_url, scope=SCOPE, clock=self.clock)
 
     # --- what a test asks for
 
@@ -116,8 +119,10 @@ class OrchardSite:
     def land(self) -> None:
         """What was answered before it was committed is committed now."""
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-            for change in waiting:
+            over = self.clock.monotonic() - self.lag
+            landing = [change for since, change in self._waiting if since <= over]
+            self._waiting = [one for one in self._waiting if one[0] > over]
+            for change in landing:
                 change()
 
     def gives(self, secret: str) -> bool:
@@ -220,11 +225,7 @@ class OrchardSite:
                 self.issuer.set_secret(CLIENT, secret)
 
         if self.held_back:
-            self._waiting.append(committed)
-        elif self.lag:
-            timer = threading.Timer(self.lag, committed)
-            self._timers.append(timer)
-            timer.start()
+            self._waiting.append((self.clock.monotonic(), committed))
         else:
             committed()
 

@@ -259,6 +259,27 @@ def test_one_that_was_made_by_hand_is_told_by_what_is_shown_of_it(entra: Entra, 
     assert entra.retire(holding(NEW, previous=OLD), new.id, None, soon()) == Applied(new.id)
 
 
+def test_an_id_of_an_earlier_secret_does_not_hide_the_one_that_was_put_there_since(
+    entra: Entra, site: EntraSite
+) -> None:
+    earlier, new = site.add(OTHER), site.add(NEW, LABEL)
+    assert entra.retire(holding(NEW, previous=OLD), new.id, earlier.id, soon()) == Applied(new.id)
+    assert site.passwords == [earlier, new]
+    site.add(OLD)
+    assert entra.retire(holding(NEW, previous=OLD), new.id, "removed-long-ago", soon()) == Applied(new.id)
+    assert site.passwords == [earlier, new]
+
+
+def test_one_that_an_earlier_call_removed_is_not_looked_for_among_those_that_show_nothing(
+    entra: Entra, site: EntraSite
+) -> None:
+    old, other, new = site.passwords[0], site.add(OTHER, hint=None), site.add(NEW, LABEL)
+    site.lose("POST", "removePassword")
+    assert isinstance(entra.retire(holding(NEW, previous=OLD), new.id, old.id, soon()), Unknown)
+    assert entra.retire(holding(NEW, previous=OLD), new.id, old.id, soon()) == Applied(new.id)
+    assert site.passwords == [other, new]
+
+
 @pytest.mark.parametrize("hint", [OLD[:3], None], ids=["the same", "none"])
 def test_what_cannot_be_told_is_left_to_a_person(entra: Entra, site: EntraSite, hint: str | None) -> None:
     site.add(OTHER, hint=hint)

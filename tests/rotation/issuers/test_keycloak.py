@@ -39,7 +39,7 @@ def ruled() -> Iterator[KeycloakSite]:
 
 
 def keycloak(site: KeycloakSite, **more: Any) -> Keycloak:
-    return Keycloak(site.origin, REALM, admin=site.admin(), **more)
+    return Keycloak(site.origin, REALM, admin=site.admin(), clock=site.clock, **more)
 
 
 def refused(outcome: object, says: str, hint: str = "") -> None:
@@ -344,6 +344,13 @@ def test_an_earlier_secret_that_is_still_accepted_is_not_pushed_out(ruled: Keycl
     )
     refused(adapter.mint(holding(current), LABEL, soon()), "earlier secret")
     assert ruled.gives(OLD)
+
+
+def test_two_secrets_of_a_rotation_under_way_are_in_nobodys_way(ruled: KeycloakSite) -> None:
+    adapter, new = keycloak(ruled, policy=True), minted(ruled).secret.reveal()
+    assert adapter.check(holding(OLD, pending=new), soon()).secrets == 2
+    assert adapter.check(holding(new, previous=OLD), soon()).secrets == 2
+    refused(adapter.mint(holding(new, previous=OLD), LABEL, soon()), "earlier secret")
 
 
 def test_an_earlier_secret_at_its_end_is_in_nobodys_way(ruled: KeycloakSite) -> None:

@@ -1,7 +1,8 @@
-"""RFC 7592 at servers that we did not write: Authlib's configuration endpoint, and oidc-provider's, each as it comes."""
+"""RFC 7592 at servers that we did not write: Authlib's configuration endpoint, and oidc-provider's."""
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 import urllib.error
@@ -17,7 +18,7 @@ from secretsource.clock import Deadline
 from secretsource.credentials import ClientCredentials
 from secretsource.errors import ConfigurationError, IssuerUnavailable, SecretSourceError
 from secretsource.rotation.issuers.registration import Registration
-from secretsource.rotation.outcome import Adapter, Client, Minted, Refused, Unknown
+from secretsource.rotation.outcome import Adapter, Applied, Client, Minted, Refused, Unknown
 from secretsource.secret import Secret
 from secretsource.testing import Answer, Fault, Incoming, LoopbackServer
 
@@ -190,8 +191,6 @@ def test_one_on_another_host_is_not(server: AuthlibServer, relay: Relay) -> None
 def test_an_update_has_all_that_was_read_but_what_it_must_not_have(
     server: AuthlibServer, relay: Relay, update: Any, carries: bool
 ) -> None:
-    import json
-
     _minted(Registration(update=update), _client(server, uri=f"{relay.server.origin}/oauth/register/pos"))
     read, put = relay.passed
     assert (read.method, put.method) == ("GET", "PUT")
@@ -217,6 +216,27 @@ def test_a_token_that_no_store_holds_yet_is_used_for_the_next_call(server: Authl
     server.rotates = True
     minted = _minted(adapter, client)
     assert minted.beside == {"registration_access_token": Secret(server.registration_token)}
+
+
+def test_a_token_that_the_store_was_given_meanwhile_wins(server: AuthlibServer) -> None:
+    server.rotates, server.rotates_token = False, True
+    adapter, client = Registration(), _client(server)
+    _refused(adapter, client)
+    server.rotates, server.rotates_token = True, False
+    server.registration_token = "not-a-real-secret-by-an-administrator"
+    client = _client(server)
+    assert _minted(adapter, client).beside is None
+
+
+def test_without_a_secret_to_compare_with_the_update_is_made_all_the_same(server: AuthlibServer) -> None:
+    minted = _minted(Registration(), _client(server)._replace(current=None))
+    assert minted.secret == Secret(server.client_secret) != Secret(SECRET)
+    server.rotates = False
+    _refused(Registration(), _client(server)._replace(current=None))
+
+
+def test_there_is_nothing_to_reap() -> None:
+    assert Registration(slots=2).reap(Client("pos"), LABEL, _soon()) == Applied()
 
 
 def test_a_wrong_token_is_refused_with_a_way_out(server: AuthlibServer) -> None:
@@ -320,7 +340,7 @@ def test_another_host_may_be_named(server: AuthlibServer) -> None:
     client = _client(server)._replace(issuer="https://issuer.example")
     _raised(ConfigurationError, lambda: Registration().check(client, _soon()))
     Registration(hosts=["127.0.0.1"]).check(client, _soon())
-    assert _minted(Registration(hosts="127.0.0.1"), client)
+    assert _gets_a_token(server, _minted(Registration(hosts="127.0.0.1"), client).secret)
 
 
 def test_a_check_that_reads_raises_what_is_wrong(server: AuthlibServer, relay: Relay) -> None:

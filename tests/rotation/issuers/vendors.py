@@ -225,8 +225,8 @@ def failed(
 
 def holding(current: str | None = OLD, pending: str | None = None, previous: str | None = None) -> Client:
     """The client, with what its store holds."""
-    held = [None if one is None else Secret(one) for one in (current, pending, previous)]
-    return Client(CLIENT, {}, "production", "file:/pos.json", *held)
+    now, next, last = (None if one is None else Secret(one) for one in (current, pending, previous))
+    return Client(CLIENT, {}, "production", "file:/pos.json", now, next, last)
 
 
 def kept_login(folder: Path) -> str:
