@@ -55,7 +55,7 @@ class _Looking:
         """Each is looked at also where another one failed, as far as it does not need that one."""
         parties = self._parties
         yield self._looked("store", self._store)
-        for look in (self._writing, self._binding, self._under_way, self._issuer, self._current):
+        for look in (self._writing, self._binding, self._under_way, self._current, self._issuer):
             name = look.__name__.strip("_").replace("_", " ")
             if self._held is None:
                 yield Finding(name, "skipped", "the store could not be read")

@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from secretsource import SecretReference
 from secretsource.backends import Held, Rotatable
 from secretsource.backends.aws import AwsBackend, calls, staging
+from secretsource.backends.aws.staging import LabelsLayout
 from secretsource.backends.layout import rotatable
 from secretsource.credentials import interpret
 from secretsource.errors import (
@@ -67,6 +67,9 @@ class Store:
         key = (aws.origin, number, *options.items())
         self.backend = ROTATORS.setdefault(key, None) or aws.backend(**options)
         ROTATORS[key] = self.backend
+        layout = self.backend._layout
+        assert isinstance(layout, LabelsLayout)
+        layout._bases.clear()  # it holds what versions have inside, and here another secret has the same ones
 
     def another(self, **options: Any) -> Store:
         return Store(self.aws, number=self._number + 1, **options)
@@ -544,6 +547,9 @@ class Race:
         self._at = len(store.staged.calls) + number
         store.staged.before = self._before
 
+    def outcome(self, step: Callable[[Store, Held], object], store: Store) -> str:
+        return outcome_of(lambda store: step(store, self.held), store)
+
     def _before(self, number: int, asked: Asked) -> None:
         if number == self._at:
             self._staged.before = undisturbed
@@ -560,7 +566,7 @@ def run_with(
     for number in itertools.count(1):
         store = prepared(aws, before)
         race = Race(store, number, other)
-        result = outcome_of(partial(one, held=race.held), store)
+        result = race.outcome(one, store)
         if not race.said:
             return
         yield number, result, race.said, store.held, store.staged

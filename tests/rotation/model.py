@@ -1,9 +1,9 @@
 """An explicit-state model of a rotation: every order in which rotators, calls, consumers and time can go on.
 
-Breadth-first, so that the first trace that breaks an invariant is a shortest one. Time is abstract: an announced call is
-open until "time" passes, which is not before all calls that left in time have landed or are lost. A suspended rotator is
-one that makes no step for a while; a crashed one has forgotten all. A write is made against what was read: what others
-have written meanwhile makes it fail, which here is a step that is not made.
+Breadth-first, so that the first trace that breaks an invariant is a shortest one. Time is abstract: an announced call
+is open until "time" passes, which is not before all calls that left in time have landed or are lost. A suspended
+rotator is one that makes no step for a while; a crashed one has forgotten all. A write is made against what was read:
+what others have written meanwhile makes it fail, which here is a step that is not made.
 
 What is checked:
 
@@ -176,9 +176,7 @@ class Model:
 
     def first(self) -> State:
         design = self.design
-        return State(
-            frozenset({0}), Store(), False, (Consumer(),) * design.consumers, (Rotator(),) * design.rotators
-        )
+        return State(frozenset({0}), Store(), False, (Consumer(),) * design.consumers, (Rotator(),) * design.rotators)
 
     # --- the search
 
@@ -273,10 +271,7 @@ class Model:
         busy = any(each.asking for each in state.consumers)  # a call's passes take seconds, a fence a minute
         if store.open and not busy and not any(call.fenced for call in state.flights):
             rotators = tuple(
-                each._replace(
-                    said=(), misses=0, ready=tuple(ready._replace(fresh=ready.kind in ("keep", "retire")) for ready in each.ready)
-                )
-                for each in state.rotators
+                each._replace(said=(), misses=0, ready=tuple(map(_too_old, each.ready))) for each in state.rotators
             )
             yield Edge("time", state._replace(store=store._replace(open=False), rotators=rotators))
         if state.soaking and all(each.snapshot == store.secrets for each in state.consumers):
@@ -382,7 +377,7 @@ class Model:
         if ready.kind == "retire":
             pass  # by name, and never given again: whenever it lands
         elif ready.fresh:
-            yield Edge("stale", _with(state, number, rotator._replace(ready=(ready._replace(fresh=False),))), good=False)
+            yield Edge("stale", _with(state, number, rotator._replace(ready=(_too_old(ready),))), good=False)
         elif ready.mine and self._still_meant(store, ready):
             noted = store._replace(open=True, called=True)
             again = rotator._replace(ready=(ready._replace(fresh=True),))
@@ -460,9 +455,11 @@ class Model:
 
     def _intended(self, state: State, number: int, said: tuple[int, ...]) -> Iterator[Edge]:
         design, store, rotator = self.design, state.store, state.rotators[number]
-        if store.open and design.fences:
-            return
         several = design.slots != 1
+        if store.open and design.fences:
+            if several and rotator.done:  # what was reaped under the last note has landed
+                yield Edge("note", self._noted(state, number, store, Rotator(ready=(Ready("mint", state.begun),))))
+            return
         if several and design.reaps and not rotator.done:
             reaping = Rotator(ready=(Ready("reap", state.begun, mine=True),), refused=rotator.refused)
             if design.notes_removals:
@@ -521,11 +518,10 @@ class Model:
         design, store, rotator = self.design, state.store, state.rotators[number]
         if said[1:] != (1,):
             return
-        if design.rolls_back and design.chosen and not store.open and store.previous != NOBODY and design.slots == 1:
-            if state.begun < design.rotations:
-                claimed = Store(store.current, store.previous, store.previous)
-                after = self._wrote(state._replace(begun=state.begun + 1), number, claimed, Rotator())
-                yield Edge("roll back", after, good=False, broken=self._claimed(state))
+        if design.rolls_back and design.chosen and not store.open and state.begun < design.rotations:
+            claimed = Store(store.current, store.previous, store.previous)
+            after = self._wrote(state._replace(begun=state.begun + 1), number, claimed, Rotator())
+            yield Edge("roll back", after, good=False, broken=self._claimed(state))
         if state.soaking and design.soaks:
             return
         broken = "" if store.current in state.issuer and store.pending == NOBODY else "S6"
@@ -576,6 +572,10 @@ class Model:
 
 def _with(state: State, number: int, rotator: Rotator) -> State:
     return state._replace(rotators=(*state.rotators[:number], rotator, *state.rotators[number + 1 :]))
+
+
+def _too_old(ready: Ready) -> Ready:
+    return ready._replace(fresh=ready.kind in ("keep", "retire"))
 
 
 def _sorted(state: State) -> State:

@@ -30,8 +30,8 @@ def test_a_plan_without_a_fault_lists_the_steps() -> None:
             "writing",
             "binding",
             "under way",
-            "issuer",
             "current",
+            "issuer",
             "consumers",
             "due",
         ]

@@ -14,6 +14,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 from unittest.mock import patch
@@ -138,6 +139,7 @@ class World:
         self.store = _Memory(self, first) if folder is None else _File(self, first, folder)
         self.entries = [_Entry("id-0", first)]
         self.nodes = [Timeline(frozenset({first})) for _ in range(kind.nodes)]
+        self._heard = [0] * kind.nodes
 
     def new_secret(self) -> str:
         secret = f"not-a-real-secret-{len(self.secrets) + 1:04}-abcdefghijkl"
@@ -171,12 +173,15 @@ class World:
 
     def change(self, entries: list[_Entry]) -> None:
         """The issuer keeps these from now on, and answers by them as soon as each node has heard of it."""
-        self.entries = entries
+        self.entries, change = entries, next(self._numbers)
         accepted = frozenset(entry.secret for entry in entries if entry.active)
         for number in range(len(self.nodes)):
             lag = self.kind.commit + self.dice.uniform(0, self.kind.propagation)
 
             def heard(number: int = number) -> None:
+                if self._heard[number] > change:
+                    return  # of a later one already
+                self._heard[number] = change
                 self.nodes[number].becomes(accepted, self.at)
                 self.history.issuer.becomes(frozenset().union(*(node.last for node in self.nodes)), self.at)
 
@@ -389,10 +394,14 @@ class _Memory:
 
     @property
     def state(self) -> RotationState:
-        text = self.fields.get("client_secret_rotation")
-        state = RotationState() if text is None else RotationState.read(text)
-        assert state is not None
-        return state
+        return _state_of(self.fields.get("client_secret_rotation", ""))
+
+
+@cache
+def _state_of(text: str) -> RotationState:
+    state = RotationState.read(text) if text else RotationState()
+    assert state is not None
+    return state
 
 
 class _File(_Memory):

@@ -145,9 +145,8 @@ class AwsBackend:
         self._watch_labels = watch_labels
         self._calls = Calls(settings, attempts)
         self._apart = layout == "labels"
-        self._layout: LabelsLayout | _InDocument = (
-            LabelsLayout(self._calls, self._writable) if self._apart else _InDocument(self)
-        )
+        self.labels = LabelsLayout(self._calls, self._writable)
+        self._layout: LabelsLayout | _InDocument = self.labels if self._apart else _InDocument(self)
         self._known: dict[str, _Known] = {}
         self._warned: set[str] = set()
 

@@ -32,6 +32,7 @@ from ..edits import WHOLE, edit
 from ..formats import Origin
 from ..layout import DocumentLayout
 from .calls import (
+    Action,
     Calls,
     Described,
     Value,
@@ -350,6 +351,42 @@ class LabelsLayout(DocumentLayout):
                 f"the secret that has leaked"
             )
 
+    # --- for a rotation function, which Secrets Manager calls and which keeps no state
+
+    def described(self, reference: SecretReference, *, timeout: float) -> Described:
+        return self._described(self._place_of(reference), reference, Deadline(timeout))
+
+    def put_pending(
+        self,
+        reference: SecretReference,
+        token: str,
+        pending: Secret,
+        *,
+        beside: Mapping[str, Secret],
+        rotation_token: Secret | None,
+        timeout: float,
+    ) -> None:
+        """The version of this token, under AWSPENDING; one that is there already stays as it is."""
+        place, deadline = self._place_of(reference), Deadline(timeout)
+        change = _Change(self, place, reference, self._described(place, reference, deadline), deadline)
+        value = self._value(change.found.current, place, reference, deadline)
+        before = _state_inside(tree_of(value, place, reference), reference)
+        state = RotationState(finished=round(time.time(), 3), tokens_not_before=before.tokens_not_before)
+        text, _ = change.text(value, state, _changes(reference, pending, beside))
+        outcome = self._calls.tried(change.putting(token, text, [PENDING], rotation_token), place, deadline)
+        if isinstance(outcome, Fault) and outcome.status != "ResourceExistsException":
+            raise outcome.error(reference)
+        change.look(lambda now: now.labels.get(PENDING) == token)
+
+    def make_current(self, reference: SecretReference, token: str, *, timeout: float) -> None:
+        """AWSCURRENT to the version of this token, from where it is. Raises BackendUnavailable where it has moved."""
+        place, deadline = self._place_of(reference), Deadline(timeout)
+        change = _Change(self, place, reference, self._described(place, reference, deadline), deadline)
+        if change.found.current != token and not change.move(CURRENT, to=token, leaves=change.found.current):
+            change.overtaken()
+        change.look(lambda now: now.current == token)
+        change.take_off({PENDING: token})  # Secrets Manager may leave it there, and takes both for an end
+
     @contextmanager
     def _change(self, reference: SecretReference, held: Held, timeout: float) -> Iterator[_Change]:
         """One change, if all is as it was read. What ran out of time is not known to be made, or not."""
@@ -480,7 +517,7 @@ class _Change:
         """
         place, reference, deadline, found = self._place, self._reference, self._deadline, self.found
         value = self._layout._value(found.current, place, reference, deadline)
-        text, stages = self._text(value, state, changes)
+        text, stages = self.text(value, state, changes)
         used = self._calls.served(listing(place), place, reference, deadline)
         token = next((name for name in _names(found.current) if name not in used and not found.on(name)), None)
         if token is None:
@@ -489,16 +526,7 @@ class _Change:
                 hint="See why they did; AWS deletes versions without labels in its own time",
             )
 
-        def put(client: Any, region: str | None) -> bool:
-            client.put_secret_value(
-                SecretId=place.secret_in(region),
-                ClientRequestToken=token,
-                SecretString=text.reveal(),
-                VersionStages=stages,
-            )
-            return True
-
-        outcome = self._calls.tried(lambda region: lambda client: put(client, region), place, deadline)
+        outcome = self._calls.tried(self.putting(token, text, stages), place, deadline)
         if isinstance(outcome, Fault):
             if outcome.status == "ResourceExistsException":
                 self.overtaken()
@@ -512,7 +540,23 @@ class _Change:
             self.withdraw(dict.fromkeys(stages, token))
         return token
 
-    def _text(
+    def putting(
+        self, token: str, text: Secret, stages: list[str], rotation_token: Secret | None = None
+    ) -> Action[bool]:
+        def put(client: Any, region: str | None) -> bool:
+            more = {} if rotation_token is None else {"RotationToken": rotation_token.reveal()}
+            client.put_secret_value(
+                SecretId=self._place.secret_in(region),
+                ClientRequestToken=token,
+                SecretString=text.reveal(),
+                VersionStages=stages,
+                **more,
+            )
+            return True
+
+        return lambda region: lambda client: put(client, region)
+
+    def text(
         self, value: Value, state: RotationState, changes: Mapping[str, Secret | None]
     ) -> tuple[Secret, list[str]]:
         place, reference = self._place, self._reference

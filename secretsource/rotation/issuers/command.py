@@ -32,7 +32,7 @@ from ...backends.access import shown, user_name
 from ...clock import Deadline, checked_seconds
 from ...errors import ConfigurationError, forgetting
 from ...secret import Secret
-from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Outcome, Preflight, Refused, Unknown
 from .places import check_platform, exchangeable
 
 __all__ = ["Command"]
@@ -46,7 +46,7 @@ _GUARD = str(Path(__file__).with_name("guard.py"))
 _OUTPUTS = ("discard", "stderr")
 
 
-class Command:
+class Command(Adapter):
     """Runs a program that has the issuer accept a secret; see above for what it is given and what it answers.
 
     `program`: its path or name, or a list of that and its arguments. A relative path begins in `folder`, where the
@@ -82,12 +82,16 @@ class Command:
         self._output = output
         self._folder = os.path.abspath(folder) if folder else os.getcwd()
         self._run: _Run | None = None
-        self.capabilities = Capabilities(
+        self._capabilities = Capabilities(
             chosen=True,
             slots=slots,
             propagation=checked_seconds("propagation", propagation, zero=True),
             landing=checked_seconds("landing", landing, zero=True),
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
 
     def check(self, client: Client, deadline: Deadline) -> Preflight:
         """Whether there is such a program, and nobody else can change it. It is not run. ConfigurationError."""
@@ -112,21 +116,6 @@ class Command:
             return run.fed(client.client_id, secret, deadline)
         finally:
             run.close()
-
-    def mint(self, client: Client, label: str, deadline: Deadline) -> Minted | Refused | Unknown:
-        return Refused("a program is given our secret")
-
-    def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
-        return Refused("a program has no names for secrets")
-
-    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
-        return Refused("a program has no names for secrets")
-
-    def restore(self, client: Client, deadline: Deadline) -> Outcome:
-        return Refused("a program has no names for secrets")
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
-        return Refused("a program has no names for secrets")
 
     def close(self) -> None:
         """Kill a program that waits for its input."""

@@ -153,7 +153,10 @@ class Entra:
         if not isinstance(listed, list):
             return listed
         if keep is not None and all(one.id != keep for one in listed):
-            return Unknown("the secret that is to stay is not in Entra's list, or not yet")
+            # It may be the name of an earlier one, where somebody has written another one into the store since.
+            if client.current is None or not any(one.may_be(client.current) for one in listed if one.id != gone):
+                return Unknown("the secret that is to stay is not in Entra's list, or not yet")
+            keep = None
         goes = _leaving(listed, self._alive(listed), client, keep, gone)
         if goes is None:
             return Refused("which secret in Entra is to go cannot be told", _BY_HAND)

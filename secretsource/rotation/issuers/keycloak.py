@@ -258,7 +258,7 @@ class Keycloak(Adapter):
     # --- what changes it
 
     def _save(self, found: _Registered, secret: Secret, deadline: Deadline) -> Refused | Unknown | None:
-        """All of it as it was read a moment ago, and this secret: Keycloak takes what is left out for an answer."""
+        """All of it as it was read a moment ago, and this secret: some of what is left out Keycloak switches off."""
         written = _with(found.representation, secret)
         answer = self._api.ask("PUT", found.path, json=written, deadline=deadline)
         return failure_of(answer, "saving the client in Keycloak", hints=_HINTS)
@@ -273,8 +273,11 @@ class Keycloak(Adapter):
         """The current secret, which is the rotated one, becomes the main one; there is no moment without it."""
         if client.current is None or found.rotated != client.current:
             return Refused("the current secret is not the one before the main one in Keycloak", _BY_HAND)
-        failed = self._save(found, client.current, deadline) or self._end_rotated(found, deadline)
-        return failed or Applied(found.made)
+        failed = self._save(found, client.current, deadline)
+        if failed is not None:
+            return failed
+        left = self._end_rotated(found, deadline)
+        return Applied(found.made) if left is None else Unknown(f"the current secret is the main one; {left.reason}")
 
 
 # --- what its answers say: their secrets stay in these frames and in what is opaque

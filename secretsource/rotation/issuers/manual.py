@@ -13,7 +13,7 @@ from ...clock import Deadline, checked_seconds
 from ...errors import ConfigurationError, forgetting
 from ...reference import SecretReference
 from ...secret import Secret
-from ..outcome import Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Capabilities, Client, Outcome, Preflight, Unknown
 from .places import check_platform, exchangeable
 
 __all__ = ["Manual"]
@@ -21,7 +21,7 @@ __all__ = ["Manual"]
 _LONGEST = 4000  # characters
 
 
-class Manual:
+class Manual(Adapter):
     """Tells a person to give the issuer the secret. It goes on by itself once a token is obtained with that.
 
     `instructions` are added to what is said. The secret is not shown: whoever does it reads it in the store. With
@@ -57,13 +57,17 @@ class Manual:
         self._say = say or _to_standard_error
         self._told: tuple[str, Secret] | None = None
         self._made: tuple[int, int] | None = None
-        self.capabilities = Capabilities(
+        self._capabilities = Capabilities(
             chosen=True,
             slots=slots,
             propagation=checked_seconds("propagation", propagation, zero=True),
             landing=checked_seconds("landing", landing, zero=True),
             asks=True,
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
 
     def check(self, client: Client, deadline: Deadline) -> Preflight:
         """Whether the secret can be shown where that is asked for. ConfigurationError."""
@@ -84,9 +88,6 @@ class Manual:
             )
         return Preflight(("a person has to change the secret at the issuer",))
 
-    def prepare(self, client: Client) -> None:
-        """There is nothing to prepare."""
-
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
         """Say what to do. It returns at once: a person is slower than any deadline."""
         if self._told == (client.client_id, secret):
@@ -99,21 +100,6 @@ class Manual:
         if terminal is not None:
             _reveal(terminal, secret)
         return Unknown("a person does it")
-
-    def mint(self, client: Client, label: str, deadline: Deadline) -> Minted | Refused | Unknown:
-        return Refused("a person is given our secret")
-
-    def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
-        return Refused("a person is given our secret")
-
-    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
-        return Refused("a person is given our secret")
-
-    def restore(self, client: Client, deadline: Deadline) -> Outcome:
-        return Refused("a person is given our secret")
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
-        return Refused("a person is given our secret")
 
     def close(self) -> None:
         """Remove the file with the secret, if it is still the one that was made here."""

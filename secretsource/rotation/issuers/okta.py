@@ -226,11 +226,11 @@ def _check_app(answer: Answer, client: Client) -> None:
 
 
 def _full(listed: Sequence[_Kept], current: _Kept | None) -> ConfigurationError:
-    left_over = next((one for one in listed if not one.active and one is not current), None)
+    left_over = any(not one.active and one is not current for one in listed)
     return ConfigurationError(
         "the application has two secrets in Okta already, which takes no third one",
-        hint=f"Delete the inactive one, {left_over.id}, if nothing is to go back to it. {_BY_HAND}"
-        if left_over is not None
+        hint=f"Delete the inactive one, if nothing is to go back to it. {_BY_HAND}"
+        if left_over
         else f"Deactivate and delete the one that no program uses. {_BY_HAND}",
     )
 

@@ -16,7 +16,7 @@ from ...exchange import Answer
 from ...secret import Secret
 from ...transport import Transport
 from ...urls import check_url, host_of, without_query
-from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
 from .admin import Body, Unreached, checked, failure_of, number_at, secret_at, send, text_at
 
 __all__ = ["Registration"]
@@ -39,7 +39,7 @@ _HINTS = {
 }
 
 
-class Registration:
+class Registration(Adapter):
     """Has the server generate a secret by an update of the client's registration (RFC 7592).
 
     `uri_field` and `token_field` are the names of the texts beside the secret: the client configuration endpoint, which
@@ -77,12 +77,16 @@ class Registration:
         self._transport = Transport(ca_file=ca_file, proxy=proxy)
         # A token that came in place of a kept one, and that no store holds yet: the kept one is no longer good.
         self._newer: dict[str, tuple[Secret, Secret]] = {}
-        self.capabilities = Capabilities(
+        self._capabilities = Capabilities(
             chosen=False,
             slots=slots,
             propagation=checked_seconds("propagation", propagation, zero=True),
             landing=checked_seconds("landing", landing, zero=True),
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
 
     def check(self, client: Client, deadline: Deadline) -> Preflight:
         """Whether there is what an update needs, and with `reading_is_safe` whether the server takes it."""
@@ -101,12 +105,6 @@ class Registration:
             )
         self._keep_token(client, answer)
         return Preflight(cautions, expires=_expiry(answer))
-
-    def prepare(self, client: Client) -> None:
-        """There is nothing to prepare."""
-
-    def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
-        return Refused("no client may choose its secret (RFC 7592 section 2.2)")
 
     def mint(self, client: Client, label: str, deadline: Deadline) -> Minted | Refused | Unknown:
         """Read the registration, and send it back: the answer has what holds from then on.
@@ -146,18 +144,6 @@ class Registration:
     def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
         """There is nothing to remove: the next reading has the secret whose answer was lost."""
         return Applied()
-
-    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
-        return Refused("a registration has no names for secrets")
-
-    def restore(self, client: Client, deadline: Deadline) -> Outcome:
-        return Refused("a registration has no names for secrets")
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Outcome:
-        return Refused("a registration has no names for secrets")
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _endpoint(self, client: Client) -> tuple[str, Secret]:
         """The URL of the client's registration, and the token for it. ConfigurationError."""

@@ -81,7 +81,7 @@ class OrchardSite:
         self._waiting: list[tuple[float, Callable[[], None]]] = []
         self._planned: list[tuple[str, str, Answer | None]] = []
         self._lock = threading.RLock()
-        apis = dict.fromkeys((APPLICATION, ROTATE, IMPORT), self._api)
+        apis: dict[str, Callable[[Incoming], Answer]] = dict.fromkeys((APPLICATION, ROTATE, IMPORT), self._api)
         self.issuer = FakeIssuer(path=TENANT, apis=apis, clock=clock)
 
     def __enter__(self) -> Self:

@@ -324,6 +324,12 @@ def test_nothing_is_removed_while_the_one_that_stays_is_not_in_the_list(entra: E
     assert len(site.passwords) == 1
 
 
+def test_an_id_of_an_earlier_secret_does_not_keep_one_from_being_given_up(entra: Entra, site: EntraSite) -> None:
+    pending = site.add(NEW, LABEL)
+    assert entra.retire(holding(OLD, pending=NEW), "removed-long-ago", pending.id, soon()) == Applied(None)
+    assert names(site) == ["made in the portal"]
+
+
 def test_no_value_is_taken_and_nothing_is_taken_back(entra: Entra, site: EntraSite) -> None:
     assert isinstance(entra.apply(holding(), Secret(NEW), soon()), Refused)
     assert isinstance(entra.restore(holding(), soon()), Refused)

@@ -323,6 +323,17 @@ def test_reaping_goes_on_after_an_answer_was_lost(ruled: KeycloakSite, method: s
     assert ruled.kept[0] == OLD
 
 
+def test_reaping_that_stops_half_way_says_so(ruled: KeycloakSite) -> None:
+    adapter = keycloak(ruled, policy=True)
+    ruled.lose("POST", "client-secret")
+    adapter.mint(holding(), LABEL, soon())
+    ruled.answer("DELETE", "rotated", 403)
+    outcome = adapter.reap(holding(), LABEL, soon())
+    assert isinstance(outcome, Unknown)
+    assert "is the main one" in outcome.reason
+    assert ruled.gives(OLD)
+
+
 def test_reaping_touches_nothing_where_nothing_was_generated(ruled: KeycloakSite) -> None:
     assert isinstance(keycloak(ruled, policy=True).reap(holding(), LABEL, soon()), Applied)
     assert changes(ruled) == 0

@@ -1,0 +1,404 @@
+"""A rotation function for AWS Lambda, which Secrets Manager calls in four steps whenever a secret is due.
+
+Its handler is `secretsource.rotation.aws_lambda.lambda_handler`, set up by the function's environment variables:
+
+    SECRETSOURCE_ISSUER             the issuer, or SECRETSOURCE_TOKEN_URL, or both
+    SECRETSOURCE_ADAPTER            how a secret is set there: keycloak, okta, …, or that of a distribution
+    SECRETSOURCE_ADAPTER_SETTINGS   the adapter's arguments as a JSON object, with references in the place of secrets
+    SECRETSOURCE_SCOPE, SECRETSOURCE_AUDIENCE, SECRETSOURCE_AUTH_METHOD
+                                    what a token is asked for with, as programs do it
+    SECRETSOURCE_CLIENT_ID          where the secret's value is one text
+    SECRETSOURCE_FIELDS             such as id=app_id,secret=app_key, where its fields have other names
+    SECRETSOURCE_WAIT               how long programs are given to read the pending secret before it is set, such as 6m;
+                                    0 if absent: those that use secretsource read it when the old one is refused
+
+or written out, with an adapter of your own:
+
+    lambda_handler = rotation_function(Keycloak(…), issuer="https://sso.example.com", scope="orders.read")
+
+Each step can be repeated: a secret that is pending is never made anew, and one that works is not set again. The time
+of the function (its time-out, at most 15 minutes) bounds all of a step, the wait included. The secret before is not
+kept for a soak: an issuer that takes two at once is told to end the older one when the next is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from ..backends import Held
+from ..backends.aws import AwsBackend
+from ..clock import SYSTEM_CLOCK, Clock, Deadline
+from ..errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    CredentialsRejected,
+    IssuerUnavailable,
+    forgetting,
+)
+from ..events import LOGGER
+from ..reference import SecretReference
+from ..secret import Secret
+from ..source import TokenSource
+from .generate import Generator
+from .issuers import adapter_called
+from .outcome import Adapter, Applied, Minted, Outcome, Refused, Unknown
+from .parties import Parties
+from .policy import Policy
+
+__all__ = ["lambda_handler", "rotation_function"]
+
+Function = Callable[[Mapping[str, Any], Any], None]
+
+_STEPS = {
+    "createSecret": "create",
+    "create_secret": "create",
+    "setSecret": "set",
+    "set_secret": "set",
+    "testSecret": "test",
+    "test_secret": "test",
+    "finishSecret": "finish",
+    "finish_secret": "finish",
+}
+_PREFIX = "SECRETSOURCE_"
+_AT_THE_END = 2.0  # seconds that are left for saying what went wrong
+_ASKED_EVERY = 1.0
+_CALL_AT_MOST = 30.0
+_SOURCES_AT_MOST = 64
+_TOKEN = re.compile(r"[A-Za-z0-9-]{32,64}")
+
+
+class _Event(NamedTuple):
+    """What Secrets Manager asks for. `token` is the ID of the version that is to become the current one."""
+
+    step: str
+    secret: str
+    token: str
+    rotation_token: Secret | None
+
+
+def lambda_handler(event: Mapping[str, Any], context: Any) -> None:
+    """One step of a rotation. Raises SecretSourceError, whose text holds no secret; Secrets Manager tries again."""
+    _of_the_environment()(event, context)
+
+
+@forgetting
+def rotation_function(
+    adapter: Adapter,
+    *,
+    wait: str | float = 0.0,
+    fields: str | None = None,
+    backend: AwsBackend | None = None,
+    generator: Generator | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    **source: Any,
+) -> Function:
+    """A rotation function that sets secrets by this adapter; `source` are the arguments of TokenSource.
+
+    `wait`: seconds, or a duration, that programs are given to read the pending secret. `fields`: the fragment of a
+    reference, `id=…,secret=…`. Raises ConfigurationError.
+    """
+    can = adapter.capabilities
+    if can.asks:
+        raise ConfigurationError(
+            f"a {type(adapter).__name__} asks a person, and nobody is there when a Lambda function runs",
+            hint="Use secretsource rotate for it",
+        )
+    if not can.chosen and can.slots == 1:
+        raise ConfigurationError(
+            "this issuer generates the secret and ends the old one at once, so that one lost answer locks the client out",
+            hint="Use secretsource rotate --accept-gap for it, or an adapter that gives the issuer our secret",
+        )
+    rotator = _Rotator(adapter, Policy(wait=wait), fields, backend or AwsBackend(), generator, clock, source)
+    return rotator.called
+
+
+@cache
+def _of_the_environment() -> Function:
+    said = {name.removeprefix(_PREFIX).lower(): text for name, text in os.environ.items() if name.startswith(_PREFIX)}
+    name = said.get("adapter")
+    if not name:
+        raise ConfigurationError(
+            "SECRETSOURCE_ADAPTER is not set", hint="It names the issuer's adapter: keycloak, okta …"
+        )
+    settings = _settings(Secret(said.get("adapter_settings") or "{}"))
+    options = ("issuer", "token_url", "client_id", "scope", "audience", "auth_method")
+    source = {option: said[option] for option in options if said.get(option)}
+    wait = said.get("wait") or "0s"
+    return rotation_function(adapter_called(name, settings), wait=wait, fields=said.get("fields"), **source)
+
+
+def _settings(text: Secret) -> dict[str, Any]:
+    settings: Any = None
+    try:
+        settings = json.loads(text.reveal())
+    except (ValueError, RecursionError):
+        pass
+    if isinstance(settings, dict):
+        return settings
+    raise ConfigurationError(
+        "SECRETSOURCE_ADAPTER_SETTINGS is no JSON object", hint='Such as {"url": "https://sso.example.com"}'
+    )
+
+
+class _Rotator:
+    """Makes the steps. For several threads, though Lambda gives each event a process of its own."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        policy: Policy,
+        fields: str | None,
+        backend: AwsBackend,
+        generator: Generator | None,
+        clock: Clock,
+        source: Mapping[str, Any],
+    ) -> None:
+        self._adapter, self._policy, self._fields = adapter, policy, fields
+        self._backend, self._generator, self._clock = backend, generator, clock
+        self._source = dict(source)
+        self._parties: dict[str, Parties] = {}
+        self._lock = threading.Lock()
+        self._of("aws://configured/so-far")  # says now what is wrong with the arguments
+
+    def called(self, event: Mapping[str, Any], context: Any) -> None:
+        read = _read(event)
+        step = _Step(self._of(f"aws://{read.secret}"), self._backend, read, _time(context), self._clock)
+        if step.is_to_be_made():
+            getattr(step, read.step)()
+            LOGGER.info("%s: %s is done", step.name, read.step)
+
+    def _of(self, text: str) -> Parties:
+        reference = SecretReference.parse(text if self._fields is None else f"{text}#{self._fields}")
+        with self._lock:
+            known = self._parties.get(text)
+            if known is not None:
+                return known
+        stores = {"aws": self._backend}
+        source = TokenSource(str(reference), **{"stores": stores, "clock": self._clock, **self._source})
+        made = Parties(source, self._adapter, self._policy, self._generator)
+        with self._lock:
+            while len(self._parties) >= _SOURCES_AT_MOST:
+                self._parties.pop(next(iter(self._parties)))
+            return self._parties.setdefault(text, made)
+
+
+class _Step:
+    """One step for one version of one secret."""
+
+    def __init__(self, parties: Parties, backend: AwsBackend, event: _Event, seconds: float, clock: Clock) -> None:
+        self._parties, self._labels, self._event, self._clock = parties, backend.labels, event, clock
+        self._adapter, self._can = parties.adapter, parties.capabilities
+        self._deadline = Deadline(max(1.0, seconds - _AT_THE_END), clock)
+        self.name = parties.name
+
+    def is_to_be_made(self) -> bool:
+        """Whether it is; not where this version is the current one already. Raises what stands in the way."""
+        token = self._event.token
+        found = self._labels.described(self._parties.reference, timeout=self._seconds())
+        if not found.rotates:
+            raise ConfigurationError(
+                f"{self.name} has no rotation enabled",
+                hint="A rotation function is for secrets whose rotation is one: aws secretsmanager rotate-secret",
+            )
+        if found.current == token:
+            return False
+        if found.labels.get("AWSPENDING") != token:
+            raise ConfigurationError(
+                f"{self.name} has no version {token} under AWSPENDING, so there is nothing to make current",
+                hint="Another rotation may have begun: see aws secretsmanager describe-secret --secret-id …",
+            )
+        return True
+
+    # --- the four
+
+    def create(self) -> None:
+        held = self._held()
+        if held.pending is not None:
+            return
+        if self._can.retires:
+            self._end_the_older(held)
+        beside = dict(self._parties.missing_binding(held))
+        if self._can.chosen:
+            self._put(self._parties.new_secret(held), beside)
+            return
+        client, label = self._parties.client(held), f"secretsource-{self._event.token}"
+        # An earlier attempt may have died with a secret that nobody holds.
+        self._check(self._adapter.reap(client, label, self._call()), "removing what an earlier attempt generated")
+        minted = self._adapter.mint(client, label, self._call())
+        if not isinstance(minted, Minted):
+            self._check(minted, "generating a secret")
+            return
+        self._put(minted.secret, {**beside, **(minted.beside or {})})
+
+    def set(self) -> None:
+        held = self._pending()
+        if self._accepts(held) or not self._can.chosen:
+            return
+        said = self._parties.probe(held, held.current)
+        if said.word == "rejected" and not self._patiently(held):
+            raise CredentialsRejected(
+                f"the issuer accepts neither the current nor the pending secret of {self.name}",
+                hint="Somebody has changed it there: put the right one under AWSCURRENT, or set the pending one by hand",
+                issuer=self._parties.target.name,
+            )
+        if said.word == "rejected":
+            return
+        self._wait()
+        client = self._parties.client(held)
+        try:
+            self._adapter.prepare(client)
+            outcome = self._adapter.apply(client, _of(held.pending), self._call())
+        finally:
+            self._adapter.close()
+        if isinstance(outcome, Refused):
+            self._check(outcome, "setting the secret")
+        if not self._patiently(held):  # also what looks done: the token endpoint is the one to ask
+            raise IssuerUnavailable(
+                f"the issuer does not accept the pending secret of {self.name} yet",
+                hint="Secrets Manager tries again; a longer time-out of the function gives it more time",
+                issuer=self._parties.target.name,
+            )
+
+    def test(self) -> None:
+        """A token with it; with the current one where Secrets Manager tries out the function on an empty version."""
+        held = self._held()
+        if held.pending is None:
+            said = self._parties.probe(held, held.current)
+            accepted = said.word == "accepted"
+        else:
+            accepted = self._patiently(held)
+        if not accepted:
+            raise CredentialsRejected(
+                f"the issuer does not accept the {'current' if held.pending is None else 'pending'} secret of {self.name}",
+                hint="See whether it was set: the step before this one does it",
+                issuer=self._parties.target.name,
+            )
+
+    def finish(self) -> None:
+        self._pending()
+        self._labels.make_current(self._parties.reference, self._event.token, timeout=self._seconds())
+
+    # --- what they are made of
+
+    def _held(self) -> Held:
+        return self._parties.read()
+
+    def _pending(self) -> Held:
+        held = self._held()
+        if held.pending is None:
+            raise BackendUnavailable(
+                f"{self.name} has no value under AWSPENDING",
+                hint="The step createSecret puts one there; Secrets Manager begins anew with it",
+                reference=self.name,
+                store="aws",
+            )
+        return held
+
+    def _put(self, secret: Secret, beside: Mapping[str, Secret]) -> None:
+        event = self._event
+        self._labels.put_pending(
+            self._parties.reference,
+            event.token,
+            secret,
+            beside=beside,
+            rotation_token=event.rotation_token,
+            timeout=self._seconds(),
+        )
+
+    def _end_the_older(self, held: Held) -> None:
+        """Of the secrets that the issuer takes, so that there is room for the new one."""
+        if self._parties.probe(held, held.current).word != "accepted":
+            raise CredentialsRejected(
+                f"the issuer does not accept the current secret of {self.name}",
+                hint="Put the right one there first",
+                issuer=self._parties.target.name,
+            )
+        client = self._parties.client(held)
+        self._check(self._adapter.retire(client, None, None, self._call()), "ending the older secret")
+        if self._can.restores:
+            self._check(self._adapter.remove(client, None, None, self._call()), "removing the older secret")
+
+    def _accepts(self, held: Held) -> bool:
+        said = self._parties.probe(held, _of(held.pending))
+        if said.error is not None:
+            raise said.error.again()
+        return said.word == "accepted"
+
+    def _patiently(self, held: Held) -> bool:
+        """Whether it is accepted, in the time that a change needs to hold everywhere and an answer to come late."""
+        limit = Deadline(
+            min(self._deadline.left(), self._can.propagation + self._can.landing + _ASKED_EVERY), self._clock
+        )
+        while True:
+            said = self._parties.probe(held, _of(held.pending))
+            if said.word == "accepted":
+                return True
+            if limit.left() <= _ASKED_EVERY:
+                if said.error is not None:
+                    raise said.error.again()
+                return False
+            self._clock.sleep(_ASKED_EVERY)
+
+    def _wait(self) -> None:
+        seconds = self._parties.policy.wait or 0.0
+        if seconds + _CALL_AT_MOST > self._deadline.left():
+            raise ConfigurationError(
+                f"the function has no time to wait {seconds:g} s before it sets the secret of {self.name}",
+                hint="Give it a longer time-out, or SECRETSOURCE_WAIT a shorter time",
+            )
+        self._clock.sleep(seconds)
+
+    def _call(self) -> Deadline:
+        return Deadline(min(_CALL_AT_MOST, self._deadline.left()), self._clock)
+
+    def _seconds(self) -> float:
+        return max(0.5, min(_CALL_AT_MOST, self._deadline.left()))
+
+    def _check(self, outcome: Outcome | Minted, what: str) -> None:
+        if isinstance(outcome, Refused):
+            raise ConfigurationError(f"{self.name}: the issuer refused {what}: {outcome.reason}", hint=outcome.hint)
+        if isinstance(outcome, Unknown):
+            raise IssuerUnavailable(
+                f"{self.name}: it is not known whether {what} was done: {outcome.reason}",
+                hint="Secrets Manager tries again",
+                issuer=self._parties.target.name,
+            )
+        assert isinstance(outcome, (Applied, Minted))
+
+
+def _of(secret: Secret | None) -> Secret:
+    assert secret is not None
+    return secret
+
+
+def _read(event: Mapping[str, Any]) -> _Event:
+    found = [event.get(name) for name in ("Step", "SecretId", "ClientRequestToken")]
+    step, secret, token = (text if isinstance(text, str) else "" for text in found)
+    rotation_token = event.get("RotationToken")
+    if step not in _STEPS or not secret or not _TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            "the event is not one of a rotation",
+            hint="Secrets Manager gives Step (createSecret, setSecret, testSecret, finishSecret), SecretId and "
+            "ClientRequestToken",
+        )
+    return _Event(_STEPS[step], secret, token, Secret(rotation_token) if isinstance(rotation_token, str) else None)
+
+
+def _time(context: Any) -> float:
+    """Seconds that the function may still run."""
+    left = getattr(context, "get_remaining_time_in_millis", None)
+    failed = False
+    milliseconds: Any = None
+    try:
+        milliseconds = left() if callable(left) else None
+    except Exception:
+        failed = True
+    if failed or isinstance(milliseconds, bool) or not isinstance(milliseconds, (int, float)):
+        return 60.0
+    return milliseconds / 1000
