@@ -192,7 +192,8 @@ def test_names_of_modules_classes_and_functions_use_the_words_of_the_field(modul
         for node in ast.walk(TREES[module])
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
     ]
-    assert [name for name in [module, *defined] if words(name) & FORBIDDEN] == []
+    ours = [name for name in [module, *defined] if name != "lambda_handler"]  # AWS's own name for what it calls
+    assert [name for name in ours if words(name) & FORBIDDEN] == []
 
 
 def test_the_words_of_a_name_are_found() -> None:

@@ -39,7 +39,7 @@ class Audit:
             self._file = os.open(path, flags, 0o600)
             self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)
         except (OSError, ValueError) as error:
-            failure = os.strerror(getattr(error, "errno", None) or 0) if isinstance(error, OSError) else "a NUL in it"
+            failure = os.strerror(getattr(error, "errno", None) or 0) if isinstance(error, OSError) else "it is no path"
         if failure is not None:
             raise ConfigurationError(
                 f"the file of --audit cannot be appended to ({len(path)} characters, not repeated here): {failure}",

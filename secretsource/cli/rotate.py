@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ _ACTIONS = {
     "drift": "look whether the issuer accepts what the store holds; write nothing",
 }
 _LOOKS = ("plan", "status", "drift")
+_WITHOUT_ADAPTER = ("status", "drift")
 _CODES = {"done": 0, "waiting": 10, "held": 11, "failed": 12, "ambiguous": 13, "drift": 14}
 _LATER = (10, 11)
 # What harms programs now or may do so, then what a person has to mend, then what heals by itself.
@@ -166,7 +168,7 @@ def _takes_part(configuration: Configuration, client: str, environment: str, opt
         settings = configuration.settings(client, environment)
         if options.adapter or options.command or {"adapter", "command"} & set(settings.rotation):
             return True
-        if options.action != "status":
+        if options.action not in _WITHOUT_ADAPTER:
             return False
         reference = SecretReference.parse(settings.get("credentials"))
     except ConfigurationError:
@@ -195,6 +197,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         given["rotation", "settings", "reveal_to"] = os.path.abspath(options.reveal_to)
     if options.command is not None and options.adapter not in (None, "command"):
         raise ConfigurationError("--command goes with --adapter command", hint="Leave one of them out")
+    if options.command is not None and not _is_program(options.command):
+        raise ConfigurationError(
+            f"--command names no program that can be run ({len(options.command)} characters, not repeated here)",
+            hint="Give its path, or its name where it is in PATH; arguments go into the configuration",
+        )
     if options.command is not None or ("command" in said and "adapter" not in said and options.adapter is None):
         given["rotation", "adapter"] = "command"
     if options.accept_gap:
@@ -206,6 +213,12 @@ def _settings(options: argparse.Namespace) -> Settings:
     return settings.over(given)
 
 
+def _is_program(name: str) -> bool:
+    with suppress(ValueError):  # a NUL in it, or what no file system has
+        return shutil.which(name) is not None
+    return False
+
+
 def _absolute(program: str | None) -> str | None:
     return os.path.abspath(program) if program is not None and "/" in program else program
 
@@ -214,7 +227,7 @@ def _policy(settings: Settings, options: argparse.Namespace) -> Policy:
     said = settings.rotation
     names = (*DURATIONS, "proofs", "accept_gap", "owner")
     given: dict[str, Any] = {name: said[name] for name in names if name in said}
-    if options.action == "status":
+    if options.action in _WITHOUT_ADAPTER:
         given.setdefault("wait", 0.0)  # which only who rotates has to know
     return Policy(**given, force=options.force, compromised=options.compromised)
 
@@ -223,7 +236,7 @@ def _adapter(settings: Settings, options: argparse.Namespace) -> Adapter:
     said = settings.rotation
     name = said.get("adapter")
     if name is None:
-        if options.action not in ("status", "drift") and not _at_terminal():
+        if options.action not in _WITHOUT_ADAPTER and not _at_terminal():
             raise ConfigurationError(
                 f"{settings} names no adapter, which gives the issuer the new secret",
                 hint=f'Give --adapter, or write adapter = "…" into its rotation: one of {_adapters()}',
@@ -232,7 +245,8 @@ def _adapter(settings: Settings, options: argparse.Namespace) -> Adapter:
     given = dict(said.get("settings", {}))
     if "command" in said and name == "command":
         given["program"] = said["command"]
-    at = next((one.at.under("rotation") for keys, one in settings.values.items() if keys[0] == "rotation"), None)
+    of_rotation = [(keys, one.at.under("rotation")) for keys, one in settings.values.items() if keys[0] == "rotation"]
+    at = next((at for keys, at in of_rotation if keys[1] == "settings"), of_rotation[0][1] if of_rotation else None)
     return adapter_called(
         name,
         given,
@@ -398,14 +412,16 @@ class _Work:
         return 0
 
     def _reported(self, settings: Settings, reference: str, report: Report) -> int:
-        code, teller = _CODES[report.result], self._teller
+        code, teller, owner = _CODES[report.result], self._teller, settings.rotation.get("owner")
         if teller.screen is None:
             about = {**about_client(settings), "reference": reference}
-            teller.object("result", {**about, **asdict(report), "exit_code": code})
+            teller.object("result", {**about, "owner": owner, **asdict(report), "exit_code": code})
         else:
             later = report.retry_after
             soon = "" if later is None else f"; the next step can be made in {shown_duration(later)}"
             hint = report.hint or ("A later run goes on, or rotate resume" if report.result == "waiting" else None)
+            if owner is not None and code not in (0, 10):
+                hint = f"{hint}. It belongs to {owner}" if hint else f"It belongs to {owner}"
             state = _STATES.get(report.result, "failed")
             teller.line(settings, f"{report.result}: {report.reason}{soon}", state, hint)
         return code

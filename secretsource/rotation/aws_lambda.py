@@ -11,6 +11,7 @@ Its handler is `secretsource.rotation.aws_lambda.lambda_handler`, set up by the 
     SECRETSOURCE_FIELDS             such as id=app_id,secret=app_key, where its fields have other names
     SECRETSOURCE_WAIT               how long programs are given to read the pending secret before it is set, such as 6m;
                                     0 if absent: those that use secretsource read it when the old one is refused
+    SECRETSOURCE_AWS_ENDPOINT       a VPC endpoint of Secrets Manager without private DNS
 
 or written out, with an adapter of your own:
 
@@ -28,6 +29,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -49,7 +51,7 @@ from .generate import Generator
 from .issuers import adapter_called
 from .outcome import Adapter, Applied, Minted, Outcome, Refused, Unknown
 from .parties import Parties
-from .policy import Policy
+from .policy import Policy, duration
 
 __all__ = ["lambda_handler", "rotation_function"]
 
@@ -65,7 +67,6 @@ _STEPS = {
     "finishSecret": "finish",
     "finish_secret": "finish",
 }
-_PREFIX = "SECRETSOURCE_"
 _AT_THE_END = 2.0  # seconds that are left for saying what went wrong
 _ASKED_EVERY = 1.0
 _CALL_AT_MOST = 30.0
@@ -82,6 +83,7 @@ class _Event(NamedTuple):
     rotation_token: Secret | None
 
 
+@forgetting
 def lambda_handler(event: Mapping[str, Any], context: Any) -> None:
     """One step of a rotation. Raises SecretSourceError, whose text holds no secret; Secrets Manager tries again."""
     _of_the_environment()(event, context)
@@ -111,34 +113,37 @@ def rotation_function(
         )
     if not can.chosen and can.slots == 1:
         raise ConfigurationError(
-            "this issuer generates the secret and ends the old one at once, so that one lost answer locks the client out",
+            "this issuer generates the secret and ends the old one at once: one lost answer would lock the client out",
             hint="Use secretsource rotate --accept-gap for it, or an adapter that gives the issuer our secret",
         )
-    rotator = _Rotator(adapter, Policy(wait=wait), fields, backend or AwsBackend(), generator, clock, source)
+    rotator = _Rotator(adapter, Policy(wait=duration(wait)), fields, backend or AwsBackend(), generator, clock, source)
     return rotator.called
 
 
 @cache
 def _of_the_environment() -> Function:
-    said = {name.removeprefix(_PREFIX).lower(): text for name, text in os.environ.items() if name.startswith(_PREFIX)}
-    name = said.get("adapter")
+    name = _variable("ADAPTER")
     if not name:
         raise ConfigurationError(
-            "SECRETSOURCE_ADAPTER is not set", hint="It names the issuer's adapter: keycloak, okta …"
+            "SECRETSOURCE_ADAPTER is not set", hint="It names the issuer's adapter, such as keycloak"
         )
-    settings = _settings(Secret(said.get("adapter_settings") or "{}"))
-    options = ("issuer", "token_url", "client_id", "scope", "audience", "auth_method")
-    source = {option: said[option] for option in options if said.get(option)}
-    wait = said.get("wait") or "0s"
-    return rotation_function(adapter_called(name, settings), wait=wait, fields=said.get("fields"), **source)
+    settings = _settings(Secret(_variable("ADAPTER_SETTINGS") or "{}"))
+    options = ("issuer", "token_url", "client_id", "scope", "audience", "auth_method", "fields", "wait")
+    given: dict[str, Any] = {option: _variable(option.upper()) for option in options}
+    endpoint = _variable("AWS_ENDPOINT")
+    if endpoint:
+        given["backend"] = AwsBackend(endpoint_url=endpoint)
+    return rotation_function(adapter_called(name, settings), **{key: one for key, one in given.items() if one})
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(f"SECRETSOURCE_{name}") or None
 
 
 def _settings(text: Secret) -> dict[str, Any]:
     settings: Any = None
-    try:
+    with suppress(ValueError, RecursionError):
         settings = json.loads(text.reveal())
-    except (ValueError, RecursionError):
-        pass
     if isinstance(settings, dict):
         return settings
     raise ConfigurationError(
@@ -147,7 +152,7 @@ def _settings(text: Secret) -> dict[str, Any]:
 
 
 class _Rotator:
-    """Makes the steps. For several threads, though Lambda gives each event a process of its own."""
+    """Makes the steps, for any number of secrets."""
 
     def __init__(
         self,
@@ -166,6 +171,7 @@ class _Rotator:
         self._lock = threading.Lock()
         self._of("aws://configured/so-far")  # says now what is wrong with the arguments
 
+    @forgetting
     def called(self, event: Mapping[str, Any], context: Any) -> None:
         read = _read(event)
         step = _Step(self._of(f"aws://{read.secret}"), self._backend, read, _time(context), self._clock)
@@ -244,12 +250,14 @@ class _Step:
         if said.word == "rejected" and not self._patiently(held):
             raise CredentialsRejected(
                 f"the issuer accepts neither the current nor the pending secret of {self.name}",
-                hint="Somebody has changed it there: put the right one under AWSCURRENT, or set the pending one by hand",
+                hint="Somebody has changed it there: put that one under AWSCURRENT, or set the pending one by hand",
                 issuer=self._parties.target.name,
             )
         if said.word == "rejected":
             return
-        self._wait()
+        if self._parties.policy.wait:
+            self._wait()
+            held = self._pending()
         client = self._parties.client(held)
         try:
             self._adapter.prepare(client)
@@ -274,8 +282,9 @@ class _Step:
         else:
             accepted = self._patiently(held)
         if not accepted:
+            which = "current" if held.pending is None else "pending"
             raise CredentialsRejected(
-                f"the issuer does not accept the {'current' if held.pending is None else 'pending'} secret of {self.name}",
+                f"the issuer does not accept the {which} secret of {self.name}",
                 hint="See whether it was set: the step before this one does it",
                 issuer=self._parties.target.name,
             )

@@ -353,6 +353,8 @@ def _soaking(view: View) -> Step:
             return _no_way_back("a secret that has leaked is not taken back, and none is kept")
         if not capabilities.chosen:
             return _no_way_back("this issuer chooses its secrets itself")
+        if capabilities.retires and not capabilities.single_slot and not view.soaks:
+            return _no_way_back("the issuer may be ending the previous secret at this moment")
         if view.open:
             return _closing(view)
         if said.taking == "accepted" and said.age <= FRESH:
@@ -424,8 +426,10 @@ def _closing(view: View) -> Step:
 
 
 def _both_rejected(view: View) -> Step:
-    if view.open:
-        return _look(view, "the issuer accepts neither secret for now", until=view.open)
+    # Until a change holds on all nodes of the issuer, one may have rejected the old secret and another the new one.
+    spreading = view.held.state.calls > 0 and view.noted_ago < (view.policy.propagation or 0.0)
+    if view.open or spreading:
+        return _look(view, "the issuer accepts neither secret for now", until=view.open or None)
     if view.evidence.misses < _MISSES or view.evidence.age > FRESH:
         return _look(view, "the issuer accepts neither secret", every=_BETWEEN_MISSES)
     return _drift("the issuer accepts neither the current nor the pending secret")

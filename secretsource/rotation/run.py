@@ -210,7 +210,7 @@ class Run:
             held.state,
             claimed=parties.now(),
             goal="rollback" if back else "rotate",
-            current_id=held.state.current_id or short_name(found.current_id),
+            current_id=short_name(found.current_id) or held.state.current_id,
         )
         beside = parties.missing_binding(held)
         self._write(
@@ -238,7 +238,7 @@ class Run:
             current_id = held.state.current_id
             if stopped is None:
                 found = self._preflight(held)
-                current_id = current_id or short_name(found.current_id)
+                current_id = short_name(found.current_id) or current_id
                 stopped = self._passed("before_apply", step, view)
             state = self._begun(held.state, intended=True, current_id=current_id)
         else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from . import CANARY, PATIENCE, called, command, environment, plug_in, process
 
-VERBS = ("token", "check", "put", "config", "backends", "demo")
+VERBS = ("token", "check", "put", "rotate", "generate", "config", "backends", "demo")
 UNSET = "env:SECRETSOURCE_TEST_UNSET"
 NOWHERE = "http://127.0.0.1:9/"
 
@@ -122,6 +122,23 @@ SLOTS: Sequence[tuple[str, ...]] = [
     *((verb, *CREDENTIALS, option, "{}") for verb in ("token", "check") for option in ("--issuer", "--token-url")),
     ("check", *CREDENTIALS, "--no-token={}"),
     ("put", *CREDENTIALS, "--pending={}"),
+    ("generate", "{}"),
+    ("generate", "--bits", "{}"),
+    ("rotate", "{}"),
+    ("rotate", "{}", "pos"),
+    *(("rotate", action, "{}") for action in ("plan", "run", "status")),
+    ("rotate", "run", "pos", "--config", "{}"),
+    ("rotate", "run", "pos", "{}", "--env", "{}"),
+    ("rotate", "run", "--all", "--env", "{}"),
+    ("rotate", "run", "--credentials", "{}", "--adapter", "manual"),
+    *(
+        ("rotate", "run", *CREDENTIALS, "--issuer", NOWHERE, option, "{}")
+        for option in ("--adapter", "--command", "--wait", "--max-wait", "--gate", "--client-secret")
+    ),
+    ("rotate", "run", *CREDENTIALS, "--issuer", NOWHERE, "--adapter", "manual", "--gate", "{}"),
+    ("rotate", "run", *CREDENTIALS, "--issuer", NOWHERE, "--adapter", "manual", "--reveal-to", "{}"),
+    ("rotate", "run", *CREDENTIALS, "--issuer", NOWHERE, "--audit", "nowhere/to/be/found/{}"),
+    ("rotate", "run", *CREDENTIALS, "--issuer", NOWHERE, "--force={}"),
 ]
 ODD = st.text(st.sampled_from("'\"(){}=,:/#?%&~\\ \n\t\x1b-+@é\u202e\ud800"), max_size=6)
 

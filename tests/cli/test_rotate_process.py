@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from . import PATIENCE, Terminal, called, process, started
-from .shops import AT_ONCE, OLD, Shop
+from .shops import AT_ONCE as AT_ONCE_IN_A_SECOND
+from .shops import OLD, Shop
 
-AT_ONCE = AT_ONCE[:-2]  # a program gets its usual time
+AT_ONCE = AT_ONCE_IN_A_SECOND[:-2]  # a program gets its usual time
 
 
 @pytest.fixture
@@ -148,3 +149,12 @@ def test_a_client_of_a_configuration_is_named_in_what_to_do(shop: Shop, producti
         _, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130
     assert "secretsource rotate resume pos --env production goes on" in err
+
+
+def test_a_log_of_everything_has_no_secret_in_it(shop: Shop) -> None:
+    ran = shop.looked_through(
+        process("rotate", "run", "-v", *alone(shop), "--command", str(shop.program), "--force", "--json")
+    )
+    assert ran.code == 0
+    assert "RotationStep (" in ran.err
+    assert shop.changes == ["pos"]

@@ -271,6 +271,17 @@ def test_status_of_all_for_machines_is_a_line_for_each(shop: Shop) -> None:
     ]
 
 
+def test_drift_of_all_needs_no_adapter(shop: Shop) -> None:
+    text = shop.configured(rotation='owner = "shop@example.com"').read_text().replace('adapter = "shop"\n', "")
+    (shop.folder / "secretsource.toml").write_text(text)
+    shop.issuer.set_secret("stock", OTHER)
+    ran = shop.of("drift", "--all")
+    assert (ran.code, ran.err) == (14, "")
+    assert "pos: done: the issuer accepts the current secret" in ran.out
+    assert "stock: drift: the issuer accepts none of the secrets that are kept" in ran.out
+    assert "It belongs to shop@example.com" in ran.out
+
+
 # --- for machines -----------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +296,7 @@ def test_a_run_for_machines_is_json_lines_alone(shop: Shop) -> None:
         ("stock", "done", 0),
     ]
     assert set(results[0]) == {
-        *("version", "event", "client", "environment", "reference", "exit_code"),
+        *("version", "event", "client", "environment", "reference", "owner", "exit_code"),
         *("result", "reason", "hint", "phase", "rotation", "retry_after"),
     }
     step = next(one for one in told if one["event"] == "step" and one["step"] == "claim")

@@ -53,7 +53,6 @@ class Design:
     fences: bool = True
     quarantines: bool = True
     proves: bool = True
-    proves_the_current: bool = True
     abort_proves: bool = True
     rechecks: bool = True
     in_order: bool = True
@@ -65,6 +64,7 @@ class Design:
     notes: bool = True
     notes_removals: bool = True  # of what was generated in vain, or is withdrawn
     keeps_only_its_own: bool = True
+    rolls_back_in_time: bool = True  # where secrets are retired: not once that may have begun
 
 
 class Store(NamedTuple):
@@ -275,7 +275,8 @@ class Model:
             )
             yield Edge("time", state._replace(store=store._replace(open=False), rotators=rotators))
         if state.soaking and all(each.snapshot == store.secrets for each in state.consumers):
-            yield Edge("soaked", state._replace(soaking=False))
+            rotators = tuple(each._replace(said=(), misses=0) for each in state.rotators)
+            yield Edge("soaked", state._replace(soaking=False, rotators=rotators))
 
     def _issuer(self, state: State) -> Iterator[Edge]:
         design, store = self.design, state.store
@@ -437,7 +438,7 @@ class Model:
         else:
             if store.promoted:
                 yield from self._promoted(state, number, said)
-            elif not open_ and state.begun < design.rotations and (said[1:] == (1,) or not design.proves_the_current):
+            elif not open_ and state.begun < design.rotations and said[1:] == (1,):
                 yield from self._begin(state, number)
         if not design.adopts and store.pending != NOBODY and state.begun < design.rotations:
             yield from self._begin(state, number)
@@ -501,8 +502,8 @@ class Model:
         if not (design.aborts or rotator.refused):
             return
         quarantined = not open_ or not design.quarantines
-        left_over = several and not design.chosen and design.withdraws  # it is there, though not accepted yet
-        if quarantined and (said == (1, 0) or not design.abort_proves) and not left_over:
+        left_over = several and not design.withdraws  # the issuer still accepts it, and nobody will hold it
+        if quarantined and (said == (1, 0) or not design.abort_proves or (left_over and said == (1, 1))):
             after = self._wrote(state, number, over, Rotator())
             yield Edge("abandon", after, good=rotator.refused, broken=self._given_up(state))
         gone_over = said == (0, 1) if design.chosen and not several else said and said[0] == 1 and several
@@ -518,7 +519,8 @@ class Model:
         design, store, rotator = self.design, state.store, state.rotators[number]
         if said[1:] != (1,):
             return
-        if design.rolls_back and design.chosen and not store.open and state.begun < design.rotations:
+        kept = design.slots == 1 or state.soaking or not design.rolls_back_in_time
+        if design.rolls_back and design.chosen and not store.open and kept and state.begun < design.rotations:
             claimed = Store(store.current, store.previous, store.previous)
             after = self._wrote(state._replace(begun=state.begun + 1), number, claimed, Rotator())
             yield Edge("roll back", after, good=False, broken=self._claimed(state))

@@ -23,7 +23,7 @@ from secretsource import Document, SecretReference, SecretSourceError, TokenSour
 from secretsource.backends import Stored
 from secretsource.backends.file import FileBackend
 from secretsource.clock import Deadline, Instant
-from secretsource.errors import BackendUnavailable, IssuerUnavailable
+from secretsource.errors import BackendUnavailable, ConfigurationError, IssuerUnavailable
 from secretsource.events import Event
 from secretsource.exchange import Answer
 from secretsource.rotation import (
@@ -45,10 +45,11 @@ from secretsource.state import RotationState
 from ..simulation.consumer import CLIENT, virtual_time
 from ..simulation.timeline import History, Kept, Timeline
 
-__all__ = ["KINDS", "MANNERS", "Crash", "Kind", "Manner", "Process", "World", "world"]
+__all__ = ["KINDS", "MANNERS", "Crash", "Kind", "Manner", "Plan", "Process", "World", "quick", "world"]
 
 T = TypeVar("T")
 
+Plan = Mapping[int, "Manner | Callable[[], object]"]
 Manner = Literal["before", "after", "lost", "failed", "late", "adrift"]
 MANNERS: tuple[Manner, ...] = ("before", "after", "lost", "failed", "late", "adrift")
 _BEGINS = 1000.0
@@ -58,6 +59,12 @@ _TOKENS_LIVE = 3600
 
 class Crash(BaseException):
     """The process ends here: nothing of ours may catch this."""
+
+
+def quick(**changes: Any) -> Policy:
+    """A policy whose spans are short, and whose rotations are due at once."""
+    spans = {"wait": 2.0, "soak": 3.0, "command_timeout": 2.0}
+    return Policy(**{**spans, "force": True, "accept_gap": True, **changes})
 
 
 class Kind(NamedTuple):
@@ -130,6 +137,7 @@ class World:
         self.secrets: list[str] = []
         self.proven: set[tuple[int, str]] = set()
         self.processes: list[Process] = []
+        self.running: Process | None = None
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
@@ -337,6 +345,23 @@ class World:
         kept, state = self.store.kept, self.store.state
         return not (kept.pending or kept.previous or state.intended or state.promoted is not None)
 
+    def finish(self, policy: Policy, verb: str = "resume") -> list[Report | SecretSourceError | None]:
+        """What new processes say, one after the other, until nothing is under way; L1 if that does not come about.
+
+        Where the verb cannot be done any more, they go on by `resume`.
+        """
+        said: list[Report | SecretSourceError | None] = []
+        for _ in range(20):
+            report = Process(self, policy).ask(verb)
+            said.append(report)
+            if self.quiet and self.idle and isinstance(report, Report) and report.result in ("done", "failed"):
+                return said
+            if isinstance(report, ConfigurationError):
+                verb = "resume"
+            self.wait(getattr(report, "retry_after", None) or 5.0)
+        self.breaks("L1", f"it does not come to an end: {said[-1]}")
+        return said
+
     # --- other people
 
     def put(self, secret: str) -> None:
@@ -445,9 +470,7 @@ class Process:
     The latter is how a process is suspended: what others do meanwhile.
     """
 
-    def __init__(
-        self, world: World, policy: Policy, plan: Mapping[int, Manner | Callable[[], object]] | None = None
-    ) -> None:
+    def __init__(self, world: World, policy: Policy, plan: Plan | None = None) -> None:
         self.world, self.policy = world, policy
         self.plan = dict(plan or {})
         self.number = len(world.processes)
@@ -470,15 +493,21 @@ class Process:
 
     def ask(self, verb: str) -> Report | SecretSourceError | None:
         """What the verb comes to; None if the process has ended on the way."""
+        world, outer = self.world, self.world.running
+        world.running = self
         try:
-            report: Report | SecretSourceError = getattr(self.rotation, verb)()
+            report: Report | SecretSourceError | None = getattr(self.rotation, verb)()
         except Crash:
-            self.world.look("after a crash")
-            return None
+            report = None
         except SecretSourceError as error:
-            report = error
-        assert not self.dead, "a process has gone on after its end"
-        self.world.shown(repr(report) + str(report))
+            report = error.again()
+        finally:
+            world.running = outer
+        if self.dead:
+            assert not isinstance(report, Report), "a process has gone on after its end"
+            world.look("after a crash")
+            return None
+        world.shown(repr(report) + str(report))
         return report
 
     def effect(
@@ -489,6 +518,7 @@ class Process:
         lost: Callable[[], T],
         latest: float = 2.0,
         flies: bool = False,
+        lands: bool = True,
     ) -> T:
         """Do it, or what the plan says. `lost`: what is seen of it without an answer; `latest`: when it may land."""
         if self.dead:
@@ -501,6 +531,8 @@ class Process:
         if callable(manner):
             manner()
             manner = None
+        if not lands:
+            manner = {"late": "failed", "adrift": "before"}.get(manner or "", manner)
         if manner == "before":
             self._ends()
         if manner == "failed":
@@ -623,7 +655,12 @@ class _Adapter:
         def unheard() -> Preflight:
             raise IssuerUnavailable("no answer", retryable=True)
 
-        return self._process.effect("check", lambda: Preflight(), lost=unheard)
+        def look() -> Preflight:
+            world = self._process.world
+            there = None if client.current is None else world.at_issuer(client.current.reveal())
+            return Preflight(current_id=there.id if there is not None and world.kind.slots > 1 else None)
+
+        return self._process.effect("check", look, lost=unheard)
 
     def prepare(self, client: Client) -> None:
         self._process.effect("prepare", lambda: None, lost=lambda: None)
@@ -685,4 +722,10 @@ class _Adapter:
 def world(kind: Kind | str, *, seed: int = 0, ttl: float = 1.0, folder: Path | None = None) -> Iterator[World]:
     """A world, while which there are no threads, and the same random numbers for the same seed."""
     with virtual_time(seed) as dice, patch.object(run_module.secrets, "randbelow", dice.randrange):
-        yield World(KINDS[kind] if isinstance(kind, str) else kind, dice, ttl=ttl, folder=folder)
+        made = World(KINDS[kind] if isinstance(kind, str) else kind, dice, ttl=ttl, folder=folder)
+        if folder is None:
+            yield made
+            return
+        calls = {name: _counted(name, getattr(os, name), made) for name in _FILE_CALLS}
+        with patch.multiple(os, **calls):
+            yield made

@@ -54,7 +54,7 @@ Admin = TokenSource | Mapping[str, Any]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")  # RFC 9110 section 11.1, less what nobody uses
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-_LOGS_IN = dict.fromkeys(("token", "scheme"), "str")
+_LOGS_IN: Mapping[str, str] = {"token": "str", "scheme": "str"}
 # What the server does not take up now, or may have begun with (RFC 9110 sections 15.5.9 and 15.5.10, RFC 8470 section
 # 5.2, RFC 6585 section 4): the same call may be right in a while.
 _LATER = {408, 409, 425, 429}

@@ -81,6 +81,7 @@ class Command(Adapter):
         self._environment = variables
         self._output = output
         self._folder = os.path.abspath(folder) if folder else os.getcwd()
+        self._found: str | None = None
         self._run: _Run | None = None
         self._capabilities = Capabilities(
             chosen=True,
@@ -133,12 +134,13 @@ class Command(Adapter):
         return _Run([self._located(), *self._argv[1:]], self._output, {**variables, **self._environment}, self._folder)
 
     def _located(self) -> str:
-        """The program's path. Raises ConfigurationError where there is none, or others may change it."""
+        """The program's path, the same each time. ConfigurationError where there is none, or others may change it."""
         check_platform("the adapter command")
         name = self._argv[0]
-        if "/" in name:
-            path: str | None = os.path.join(self._folder, name)
-        else:
+        path = self._found
+        if path is None and "/" in name:
+            path = os.path.join(self._folder, name)
+        elif path is None:
             folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
             path = shutil.which(name, path=os.pathsep.join(each for each in folders if os.path.isabs(each)))
         if path is None or not os.path.exists(path):
@@ -146,10 +148,10 @@ class Command(Adapter):
                 f"there is no program {shown(name)} {'in PATH' if path is None else f'at {shown(path)}'}",
                 hint='Write the path of one; arguments are further items: program = ["PATH", "ARGUMENT"]',
             )
-        path = os.path.realpath(path)
-        _check_unalterable(path)
+        _check_unalterable(path)  # which stays as it is: what is behind a link may look at its own name
         if not os.path.isfile(path) or not os.access(path, os.X_OK):
             raise ConfigurationError(f"{shown(path)} cannot be executed", hint=f"Run chmod u+x {shown(path)}")
+        self._found = path
         return path
 
 
@@ -166,7 +168,13 @@ def _check_unalterable(path: str) -> None:
             f"the program {shown(path)} can be changed by others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"Run chmod go-w {shown(path)}",
         )
-    violation = exchangeable(path)
+    violation, failure = None, ""
+    try:
+        violation = exchangeable(path)
+    except OSError as error:
+        failure = f"{os.strerror(error.errno or 0).lower()} on the way to it"
+    if failure:
+        raise ConfigurationError(f"whether others can exchange the program {shown(path)} cannot be told: {failure}")
     if violation is not None:
         raise ConfigurationError(f"the program {shown(path)} can be exchanged: {violation.seen}", hint=violation.repair)
 

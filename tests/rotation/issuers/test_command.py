@@ -255,7 +255,8 @@ def test_it_dies_with_a_rotator_that_is_killed_before_it_was_fed(
 ) -> None:
     given = tmp_path / "given"
     program = script(
-        f"trap '' TERM HUP; echo $$ > {tmp_path}/pid; cat > {given}; test -s {given} && touch {tmp_path}/acted; sleep 300"
+        f"trap '' TERM HUP; echo $$ > {tmp_path}/pid; cat > {given}\n"
+        f"test -s {given} && touch {tmp_path}/acted; sleep 300"
     )
     process = rotator(program, "wait")
     assert _soon(lambda: bool(_pids(tmp_path)))
@@ -346,6 +347,29 @@ def test_a_link_is_judged_by_what_it_leads_to(script: Script, tmp_path: Path) ->
     (tmp_path / "link").symlink_to(program)
     with pytest.raises(ConfigurationError, match="can be changed by others"):
         Command(str(tmp_path / "link")).check(CLIENT, Deadline(_LONG))
+
+
+def test_a_link_in_a_folder_that_others_may_write_to_is_refused(script: Script, tmp_path: Path) -> None:
+    script("exit 0")
+    for name in ("open", "inner"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "open" / "change").symlink_to("../change")
+    (tmp_path / "open" / "folder").symlink_to(tmp_path)
+    (tmp_path / "inner" / "change").symlink_to("../open/folder/change")
+    (tmp_path / "open").chmod(0o777)
+    for program in ("open/change", "open/folder/change", "inner/change"):
+        with pytest.raises(ConfigurationError, match="can be exchanged"):
+            Command(str(tmp_path / program)).check(CLIENT, Deadline(_LONG))
+    (tmp_path / "open").chmod(0o755)
+    for program in ("open/change", "open/folder/change", "inner/change"):
+        Command(str(tmp_path / program)).check(CLIENT, Deadline(_LONG))
+
+
+def test_a_link_is_run_under_its_own_name(script: Script, tmp_path: Path) -> None:
+    program = script(f'cat > /dev/null; echo "$0" > {tmp_path}/name')
+    (tmp_path / "link").symlink_to(program)
+    assert _apply(str(tmp_path / "link")) == Applied()
+    assert (tmp_path / "name").read_text() == f"{tmp_path}/link\n"
 
 
 def test_a_file_that_cannot_be_executed_is_refused(script: Script) -> None:

@@ -158,8 +158,8 @@ def test_a_new_token_for_the_next_update_is_kept_with_it(server: AuthlibServer) 
     for _ in range(2):
         minted = _minted(adapter, client)
         assert minted.beside == {"registration_access_token": Secret(server.registration_token)}
-        client = client._replace(current=minted.secret, beside={**client.beside, **minted.beside})
-    assert _gets_a_token(server, minted.secret)
+        client = client._replace(current=minted.secret, beside={**client.beside, **(minted.beside or {})})
+        assert _gets_a_token(server, minted.secret)
 
 
 def test_the_end_of_the_secret_is_told(server: AuthlibServer) -> None:

@@ -1,0 +1,454 @@
+"""The rotation function, by its four events: at moto as corrected, and at a secret that fails where a test says so."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secretsource import ConfigurationError, CredentialsRejected, IssuerUnavailable, SecretReference
+from secretsource.backends.aws import AwsBackend
+from secretsource.errors import BackendUnavailable, SecretSourceError
+from secretsource.rotation import Refused, Unknown, aws_lambda
+from secretsource.rotation.aws_lambda import lambda_handler, rotation_function
+from secretsource.secret import Secret
+from secretsource.state import RotationState
+from secretsource.testing import Answer, FakeIssuer, Incoming, LoopbackServer, TickingClock
+
+from ..backends.corrected_moto import corrected
+from ..backends.layouts import shows
+from ..backends.secrets_manager import ACCESS_KEY, REGION, SECRET_KEY, Asked, Moto, Scripted, refused
+from ..backends.staging import Staged
+from .site import Administrator
+
+OLD = "not-a-real-secret-old"
+ROTATION_TOKEN = "not-a-real-rotation-token-not-a-real-rotation-token"
+FUNCTION = "arn:aws:lambda:eu-west-1:123456789012:function:rotate-pos"
+STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")
+SNAKES = ("create_secret", "set_secret", "test_secret", "finish_secret")
+
+
+class Remaining:
+    """What Lambda hands over beside the event."""
+
+    def __init__(self, seconds: float = 300.0) -> None:
+        self.get_remaining_time_in_millis = lambda: int(seconds * 1000)
+
+
+class Pos:
+    """An application at an issuer, its secret in a Secrets Manager, and a function that rotates it."""
+
+    def __init__(self, issuer: FakeIssuer, clock: TickingClock, secret: str, backend: AwsBackend, **said: Any) -> None:
+        self.issuer, self.clock, self.secret, self.backend = issuer, clock, secret, backend
+        options = {name: said.pop(name) for name in ("wait", "client_id", "fields") if name in said}
+        self.administrator = Administrator(issuer, clock, **said)
+        self.function = rotation_function(
+            self.administrator, backend=backend, clock=clock, issuer=issuer.url, **options
+        )
+        self.token = ""
+
+    def event(self, step: str, **more: Any) -> dict[str, Any]:
+        return {"Step": step, "SecretId": self.secret, "ClientRequestToken": self.token, **more}
+
+    def make(self, *steps: str, **more: Any) -> None:
+        for step in steps:
+            self.function(self.event(step, **more), Remaining())
+
+    def fails(self, kind: type[SecretSourceError], step: str, says: str = "") -> None:
+        with pytest.raises(kind, match=says) as caught:
+            self.make(step)
+        assert not any(shows(caught.value, each) for each in (OLD, ROTATION_TOKEN, *self.administrator.given))
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    return TickingClock()
+
+
+@pytest.fixture
+def issuer(clock: TickingClock) -> Iterator[FakeIssuer]:
+    with FakeIssuer(clock=clock) as issuer:
+        issuer.add_client("pos", OLD)
+        yield issuer
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[Moto]:
+    with corrected() as server:
+        yield server
+
+
+class AtMoto(Pos):
+    """`begin` is what Secrets Manager does before it calls the function."""
+
+    def __init__(self, moto: Moto, issuer: FakeIssuer, clock: TickingClock, value: Any = None, **said: Any) -> None:
+        name = moto.create(value or {"client_id": "pos", "client_secret": OLD, "note": "kept"})
+        self.moto, self.name = moto, name
+        arn = moto.client.describe_secret(SecretId=name)["ARN"]
+        super().__init__(issuer, clock, arn, moto.backend(region=None), **said)
+
+    def begin(self) -> None:
+        rules = {"AutomaticallyAfterDays": 30}
+        self.token = self.moto.client.rotate_secret(
+            SecretId=self.name, RotationLambdaARN=FUNCTION, RotationRules=rules
+        )["VersionId"]
+
+    def value(self, stage: str) -> dict[str, Any]:
+        text = self.moto.client.get_secret_value(SecretId=self.name, VersionStage=stage)["SecretString"]
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+
+@pytest.fixture
+def pos(moto: Moto, issuer: FakeIssuer, clock: TickingClock) -> AtMoto:
+    return AtMoto(moto, issuer, clock)
+
+
+# --- the four steps
+
+
+@pytest.mark.parametrize("steps", [STEPS, SNAKES])
+def test_four_steps_change_the_secret_in_the_store_and_at_the_issuer(pos: AtMoto, steps: tuple[str, ...]) -> None:
+    pos.begin()
+    before = pos.moto.labels(pos.name)["AWSCURRENT"]
+    pos.make(*steps)
+    labels = pos.moto.labels(pos.name)
+    assert (labels["AWSCURRENT"], labels["AWSPREVIOUS"]) == (pos.token, before)
+    assert labels.get("AWSPENDING") in (None, pos.token)
+    value = pos.value("AWSCURRENT")
+    assert value["client_secret"] == pos.administrator.given[-1] != OLD
+    assert (value["client_id"], value["note"], value["issuer"]) == ("pos", "kept", pos.issuer.url)
+    assert pos.administrator.calls == ["apply"]
+    pos.begin()
+    pos.make(*steps)
+    assert pos.value("AWSCURRENT")["client_secret"] == pos.administrator.given[-1]
+
+
+def test_each_step_can_be_repeated_and_an_end_is_an_end(pos: AtMoto) -> None:
+    pos.begin()
+    for step in STEPS:
+        pos.make(step, step)
+    assert pos.administrator.calls == ["apply"], "what works is not set again"
+    pos.make(*STEPS)
+    assert pos.moto.labels(pos.name)["AWSCURRENT"] == pos.token
+    versions = pos.moto.client.list_secret_version_ids(SecretId=pos.name, IncludeDeprecated=True)["Versions"]
+    assert len(versions) == 2
+
+
+def test_an_empty_version_under_awspending_is_given_a_value_with_that_token(pos: AtMoto) -> None:
+    pos.begin()
+    versions = pos.moto.client.list_secret_version_ids(SecretId=pos.name)["Versions"]
+    assert pos.token not in [version["VersionId"] for version in versions]
+    pos.make("createSecret")
+    assert pos.value("AWSPENDING")["client_secret"] not in (OLD, "")
+    assert pos.moto.labels(pos.name)["AWSPENDING"] == pos.token
+
+
+def test_programs_read_pending_current_and_previous_meanwhile(pos: AtMoto) -> None:
+    reference, program = SecretReference.parse(f"aws://{pos.name}"), pos.moto.backend()
+    pos.begin()
+    document = program.read(reference, fresh=True, timeout=20)
+    assert document.pending is None
+    pos.make("createSecret")
+    document = program.read(reference, fresh=True, timeout=20)
+    assert document.pending is not None
+    pos.make(*STEPS)
+    document = program.read(reference, fresh=True, timeout=20)
+    assert document.previous is not None
+    assert document.previous.fields["client_secret"] == Secret(OLD)
+    said = RotationState.read(document.fields["client_secret_rotation"].reveal())
+    assert said is not None
+    assert said.finished
+
+
+def test_a_plain_text_with_the_client_id_of_the_function_is_rotated(
+    moto: Moto, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    pos = AtMoto(moto, issuer, clock, OLD, client_id="pos")
+    pos.begin()
+    pos.fails(ConfigurationError, "createSecret", "one text")
+    # What the document would be bound to has no place in it.
+
+
+def test_fields_with_other_names_are_named(moto: Moto, issuer: FakeIssuer, clock: TickingClock) -> None:
+    value = {"app": {"id": "pos", "key": OLD}}
+    pos = AtMoto(moto, issuer, clock, value, fields="id=/app/id,secret=/app/key")
+    pos.begin()
+    pos.make(*STEPS)
+    assert pos.value("AWSCURRENT")["app"]["key"] == pos.administrator.given[-1]
+
+
+# --- what stands in the way
+
+
+def test_only_a_secret_whose_rotation_is_on_and_a_token_that_is_pending_are_served(pos: AtMoto) -> None:
+    pos.token = str(uuid.uuid4())
+    pos.fails(ConfigurationError, "createSecret", "no rotation enabled")
+    pos.begin()
+    begun, pos.token = pos.token, str(uuid.uuid4())
+    pos.fails(ConfigurationError, "createSecret", "under AWSPENDING")
+    pos.token = begun
+    pos.moto.client.cancel_rotate_secret(SecretId=pos.name)
+    pos.fails(ConfigurationError, "createSecret", "no rotation enabled")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"Step": "createSecret"},
+        {"Step": "deleteSecret", "SecretId": "s", "ClientRequestToken": "a" * 36},
+        {"Step": "createSecret", "SecretId": "s", "ClientRequestToken": "short"},
+        {"Step": 1, "SecretId": "s", "ClientRequestToken": "a" * 36},
+    ],
+)
+def test_other_events_are_refused(pos: AtMoto, event: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="not one of a rotation"):
+        pos.function(event, None)
+
+
+def test_a_step_before_its_time_fails_and_changes_nothing(pos: AtMoto) -> None:
+    pos.begin()
+    pos.fails(BackendUnavailable, "setSecret", "no value under AWSPENDING")
+    pos.fails(BackendUnavailable, "finishSecret", "no value under AWSPENDING")
+    assert pos.value("AWSCURRENT")["client_secret"] == OLD
+    pos.make("testSecret")  # which proves the current one, as Secrets Manager does when a rotation is set up
+    pos.make("createSecret")
+    pos.fails(CredentialsRejected, "testSecret", "pending secret")
+    assert pos.value("AWSCURRENT")["client_secret"] == OLD
+
+
+def test_what_the_issuer_answers_is_not_believed_but_the_token_endpoint(pos: AtMoto) -> None:
+    pos.begin()
+    pos.make("createSecret")
+    pos.administrator.answers = [Refused("it is too short", "Make a longer one")]
+    pos.fails(ConfigurationError, "setSecret", "too short")
+    pos.administrator.deaf = True
+    pos.fails(IssuerUnavailable, "setSecret", "not accept the pending secret")
+    pos.administrator.deaf = False
+    pos.administrator.answers = [Unknown("no answer")]
+    pos.make("setSecret", "testSecret", "finishSecret")
+    assert pos.value("AWSCURRENT")["client_secret"] == pos.administrator.given[-1]
+
+
+def test_a_secret_that_somebody_has_changed_at_the_issuer_is_not_overwritten(pos: AtMoto) -> None:
+    pos.begin()
+    pos.make("createSecret")
+    pos.issuer.set_secret("pos", "not-a-real-secret-of-somebody")
+    pos.fails(CredentialsRejected, "setSecret", "neither")
+    assert pos.administrator.calls == []
+
+
+def test_an_issuer_that_is_down_is_tried_later(pos: AtMoto) -> None:
+    pos.begin()
+    pos.make("createSecret")
+    with pos.issuer.down():
+        pos.fails(IssuerUnavailable, "setSecret")
+        pos.fails(IssuerUnavailable, "testSecret")
+    pos.make("setSecret", "testSecret", "finishSecret")
+
+
+def test_programs_are_given_time_and_no_more_than_the_function_has(
+    moto: Moto, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    pos = AtMoto(moto, issuer, clock, wait="6m")
+    pos.begin()
+    pos.make("createSecret")
+    pos.fails(ConfigurationError, "setSecret", "no time to wait 360 s")
+    began = clock.monotonic()
+    pos.function(pos.event("setSecret"), Remaining(900.0))
+    assert clock.monotonic() - began >= 360
+
+
+# --- issuers of other kinds
+
+
+def test_an_issuer_with_two_secrets_ends_the_older_when_the_next_is_made(
+    moto: Moto, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    pos = AtMoto(moto, issuer, clock, slots=2, retires=True)
+    pos.administrator.given.append(OLD)
+    for _ in range(2):
+        pos.begin()
+        pos.make(*STEPS)
+    assert [call.split()[0] for call in pos.administrator.calls] == ["retire", "apply"] * 2
+
+
+def test_a_generated_secret_is_put_at_once_where_the_issuer_has_room_for_two(
+    moto: Moto, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    pos = AtMoto(moto, issuer, clock, slots=2, chosen=False)
+    pos.begin()
+    pos.make(*STEPS)
+    assert pos.administrator.calls == [f"reap secretsource-{pos.token}", "mint"]
+    assert pos.value("AWSCURRENT")["client_secret"] == pos.administrator.given[-1]
+    for more in ({"chosen": False, "slots": 1}, {"asks": True}):
+        with pytest.raises(ConfigurationError, match="secretsource rotate"):
+            rotation_function(Administrator(issuer, clock, **more), issuer=issuer.url)
+    with pytest.raises(ConfigurationError):
+        rotation_function(pos.administrator)
+
+
+# --- crashes
+
+
+class Events:
+    """Secrets Manager, which begins anew with the first step where one has failed."""
+
+    def __init__(self, staged: Staged, pos: Pos) -> None:
+        self.staged, self.pos = staged, pos
+        staged.more = {"RotationEnabled": True}
+        pos.token = str(uuid.uuid4())
+        staged.put(None, "AWSPENDING", pos.token)
+
+    def run(self) -> None:
+        for _ in range(4):
+            try:
+                self.pos.make(*STEPS, RotationToken=ROTATION_TOKEN)
+                return
+            except SecretSourceError as error:
+                given = self.pos.administrator.given
+                assert not any(shows(error, each) for each in (OLD, ROTATION_TOKEN, *given))  # noqa: PT017 # some do
+        raise AssertionError("it came to no end")
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Scripted]:
+    with Scripted(Staged("")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def at_staged(aws: Scripted) -> AwsBackend:
+    return aws.backend(attempts=1)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_it_comes_to_an_end_whichever_call_it_dies_at(
+    aws: Scripted, at_staged: AwsBackend, issuer: FakeIssuer, clock: TickingClock, done: bool
+) -> None:
+    for number in itertools.count(1):
+        aws.script = staged = Staged({"client_id": "pos", "client_secret": OLD})
+        issuer.set_secret("pos", OLD)
+        pos = Pos(issuer, clock, "prod/pos", at_staged)
+        events = Events(staged, pos)
+        at = staged.after if done else staged.before
+
+        def dies(count: int, asked: Asked, number: int = number) -> Answer | None:
+            return refused("AccessDeniedException") if count == number else None
+
+        staged.before, staged.after = (at, dies) if done else (dies, at)
+        events.run()
+        assert staged.secret("AWSCURRENT") == pos.administrator.given[-1]
+        assert issuer.token_requests > 0
+        assert len({asked.body["SecretString"] for asked in staged.calls if asked.operation == "PutSecretValue"}) <= 2
+        if len(staged.calls) < number:
+            break
+    assert number > 10
+
+
+def test_the_rotation_token_goes_to_putsecretvalue_and_into_no_log(
+    aws: Scripted,
+    at_staged: AwsBackend,
+    issuer: FakeIssuer,
+    clock: TickingClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    aws.script = staged = Staged({"client_id": "pos", "client_secret": OLD})
+    with caplog.at_level(logging.DEBUG):
+        pos = Pos(issuer, clock, "prod/pos", at_staged)
+        Events(staged, pos).run()
+    assert [asked.body.get("RotationToken") for asked in staged.calls if asked.operation == "PutSecretValue"] == [
+        ROTATION_TOKEN
+    ]
+    assert all("RotationToken" not in asked.body for asked in staged.calls if asked.operation != "PutSecretValue")
+    logged = caplog.text
+    assert not any(each in logged for each in (OLD, ROTATION_TOKEN, *pos.administrator.given))
+
+
+def test_where_awscurrent_has_moved_meanwhile_it_is_not_moved_again(
+    aws: Scripted, at_staged: AwsBackend, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    aws.script = staged = Staged({"client_id": "pos", "client_secret": OLD})
+    pos = Pos(issuer, clock, "prod/pos", at_staged)
+    Events(staged, pos)
+    pos.make(*STEPS[:3])
+
+    def overtakes(number: int, asked: Asked) -> None:
+        if asked.body.get("VersionStage") == "AWSCURRENT" and asked.operation == "UpdateSecretVersionStage":
+            staged.before = Staged("").before
+            staged.put({"client_id": "pos", "client_secret": "not-a-real-secret-of-somebody"}, "AWSCURRENT", "f" * 32)
+
+    staged.before = overtakes
+    pos.fails(BackendUnavailable, "finishSecret", "changed by somebody else")
+    assert staged.labels["AWSCURRENT"] == "f" * 32
+
+
+# --- as Lambda runs it
+
+PROGRAM = """
+import json, sys, urllib.request
+asked = urllib.request.Request(sys.argv[1], data=sys.stdin.buffer.read(), method="POST")
+urllib.request.urlopen(asked, timeout=20)
+"""
+
+
+def test_lambda_handler_is_set_up_by_the_environment(
+    moto: Moto, issuer: FakeIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = moto.create({"client_id": "pos", "client_secret": OLD})
+    program = tmp_path / "set-secret.py"
+    program.write_text(PROGRAM)
+
+    def save(incoming: Incoming) -> Answer:
+        said = json.loads(incoming.body)
+        issuer.set_secret(said["client_id"], said["client_secret"])
+        return Answer(200, {}, b"{}")
+
+    with LoopbackServer(save) as administration:
+        settings = {"program": [sys.executable, str(program), administration.origin], "propagation": 1}
+        variables = {
+            "SECRETSOURCE_ISSUER": issuer.url,
+            "SECRETSOURCE_ADAPTER": "command",
+            "SECRETSOURCE_ADAPTER_SETTINGS": json.dumps(settings),
+            "SECRETSOURCE_AWS_ENDPOINT": moto.url,
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        }
+        for variable, text in variables.items():
+            monkeypatch.setenv(variable, text)
+        aws_lambda._of_the_environment.cache_clear()
+        token = moto.client.rotate_secret(
+            SecretId=name, RotationLambdaARN=FUNCTION, RotationRules={"AutomaticallyAfterDays": 30}
+        )["VersionId"]
+        for step in STEPS:
+            lambda_handler({"Step": step, "SecretId": name, "ClientRequestToken": token}, Remaining())
+    aws_lambda._of_the_environment.cache_clear()
+    assert moto.labels(name)["AWSCURRENT"] == token
+    assert json.loads(moto.text(name))["client_secret"] != OLD
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({}, "SECRETSOURCE_ADAPTER is not set"),
+        ({"SECRETSOURCE_ADAPTER": "command", "SECRETSOURCE_ADAPTER_SETTINGS": f"[{OLD}"}, "no JSON object"),
+    ],
+)
+def test_what_is_missing_in_the_environment_is_said(
+    variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws_lambda._of_the_environment.cache_clear()
+    for variable, text in variables.items():
+        monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        lambda_handler({}, None)
+    assert not shows(caught.value, OLD)
