@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from secretsource.cli import main
+from secretsource.cli import _parsed, main
 
 from .sites import ORDERS, Site
 
@@ -47,6 +47,13 @@ def test_its_commands_run(site: Site, capsys: pytest.CaptureFixture[str]) -> Non
     for command in COMMANDS:
         arguments = shlex.split(command.replace("https://pos.example.com/", site.url))
         assert main(arguments[1:]) == 0, capsys.readouterr()
+
+
+def test_its_commands_for_a_configuration_are_understood() -> None:
+    commands = re.findall(r"^    (secretsource .*)$", README, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        assert _parsed(shlex.split(command, comments=True)[1:]).run
 
 
 def test_its_two_commands_stand_near_the_top_as_agreed() -> None:

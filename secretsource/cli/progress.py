@@ -95,7 +95,7 @@ class Teller:
             self.screen.line(f"{self.prefix(settings)}{'':{indent}}→ {hint}", state)
 
     def prefix(self, settings: Settings) -> str:
-        return f"{settings.client or 'credentials'}: " if self.named else ""
+        return f"{settings.client}: " if self.named and settings.client else ""
 
     def observer(self, settings: Settings) -> Any:
         """A hook for the events of this client's rotation."""

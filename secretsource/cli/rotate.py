@@ -12,13 +12,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from ..backends import backend_for
 from ..backends.layout import rotatable
+from ..clock import Deadline
 from ..config import DURATIONS, Configuration, Settings, asked_environment, loaded
 from ..errors import ConfigurationError, SecretSourceError
 from ..reference import SecretReference
@@ -52,6 +53,7 @@ _LATER = (10, 11)
 # What harms programs now or may do so, then what a person has to mend, then what heals by itself.
 _WORST_FIRST = (14, 13, 1, 4, 12, 3, 2, 5, 11, 10, 0)
 _UNDER_WAY = ("intended", "claimed", "applying", "aborting")
+_LOOKS_AROUND_FOR = 15.0  # seconds, of the thirty that a gate has
 _STATES = {"done": "ok", "waiting": "note", "held": "warning"}
 _WIDTH_OF_NAMES = 15
 
@@ -147,8 +149,8 @@ def _chosen(options: argparse.Namespace) -> tuple[list[argparse.Namespace], list
             "--credentials and --client-id are for one client", hint="Name one, or write them into the configuration"
         )
     if not options.all:
-        clients = list(dict.fromkeys(options.clients)) or [None]
-        return [argparse.Namespace(**{**vars(options), "client": client}) for client in clients], []
+        asked: list[str | None] = [*dict.fromkeys(options.clients)]
+        return [_with_client(options, client) for client in asked or [None]], []
     configuration = configuration_of(options)
     environment = configuration.environment(asked_environment(options.env))
     clients = configuration.clients_of(environment)
@@ -158,8 +160,12 @@ def _chosen(options: argparse.Namespace) -> tuple[list[argparse.Namespace], list
             f"no client of {configuration.file} has an adapter in environment {environment!r}",
             hint=f'Write adapter = "…" into [clients.NAME.rotation]: one of {_adapters()}',
         )
-    named = [argparse.Namespace(**{**vars(options), "client": client}) for client in chosen]
-    return named, [client for client in clients if client not in chosen]
+    skipped = [client for client in clients if client not in chosen]
+    return [_with_client(options, client) for client in chosen], skipped
+
+
+def _with_client(options: argparse.Namespace, client: str | None) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), "client": client})
 
 
 def _takes_part(configuration: Configuration, client: str, environment: str, options: argparse.Namespace) -> bool:
@@ -265,36 +271,40 @@ def _at_terminal() -> bool:
 
 
 class _OneAtATime:
-    """A gate: nothing is claimed while another client's secret is being changed at the same issuer."""
+    """A gate: nothing is claimed while another client's secret is being changed at the same issuer.
 
-    def __init__(self, settings: Settings, configuration: Configuration | None, rotation: Any) -> None:
-        self._settings, self._configuration = settings, configuration
-        self._rotation = rotation
+    What leaked is changed at once. `reason`: why it held; `unread`: clients of whom nothing could be learnt.
+    """
+
+    def __init__(
+        self, settings: Settings, configuration: Configuration | None, status_of: Callable[[Settings], Status]
+    ) -> None:
+        self._settings, self._configuration, self._status_of = settings, configuration, status_of
         self.reason: str | None = None
         self.unread: list[str] = []
 
     def before_claim(self, moment: Moment) -> Answer:
-        for settings in self._others() if not moment.compromised else ():
-            try:
-                status = self._rotation(settings).status()
-            except SecretSourceError:
-                self.unread.append(settings.client)  # perhaps not ours to read; the store's own errors are told of it
-                continue
-            if status.phase in _UNDER_WAY and status.reference != moment.reference:
-                self.reason = (
-                    f"the secret of client {settings.client!r} is being changed at the same issuer ({status.phase})"
-                )
+        self.unread, environment, time_for_all = [], self._settings.environment, Deadline(_LOOKS_AROUND_FOR)
+        if self._configuration is None or moment.compromised:
+            return Proceed()
+        for client in self._configuration.clients_of(environment):
+            status = None if client == self._settings.client else self._status(client, environment, time_for_all)
+            if status is not None and status.phase in _UNDER_WAY and status.reference != moment.reference:
+                self.reason = f"the secret of client {client!r} is being changed at the same issuer ({status.phase})"
                 return Hold(self.reason)
         return Proceed()
 
-    def _others(self) -> Iterator[Settings]:
-        if self._configuration is None:
-            return
-        for client in self._configuration.clients_of(self._settings.environment):
-            if client != self._settings.client:
-                other = self._configuration.settings(client, self._settings.environment)
-                if _same_issuer(other, self._settings):
-                    yield other
+    def _status(self, client: str, environment: str, time_for_all: Deadline) -> Status | None:
+        """How far that client's rotation is; None where it has another issuer, or cannot be read: by us, perhaps."""
+        assert self._configuration is not None
+        with suppress(SecretSourceError):
+            settings = self._configuration.settings(client, environment)
+            if not _same_issuer(settings, self._settings):
+                return None
+            if not time_for_all.over():
+                return self._status_of(settings)
+        self.unread.append(client)
+        return None
 
 
 def _same_issuer(one: Settings, other: Settings) -> bool:
@@ -376,14 +386,14 @@ class _Work:
     def _case(self, settings: Settings, options: argparse.Namespace) -> _Case:
         adapter, policy = _adapter(settings, options), _policy(settings, options)
 
-        def of(other: Settings) -> Rotation:
-            return Rotation(ConfiguredSource(other), adapter, policy=Policy(wait=0.0))
+        def status_of(other: Settings) -> Status:
+            return Rotation(ConfiguredSource(other), adapter, policy=Policy(wait=0.0)).status()
 
         configuration = None if settings.file is None else loaded(settings.file)
-        gate = _OneAtATime(settings, configuration, of)
-        names = dict.fromkeys([*settings.rotation.get("gates", []), *(options.gate or [])])
+        gate = _OneAtATime(settings, configuration, status_of)
+        names: list[str] = [*settings.rotation.get("gates", []), *(options.gate or [])]
         source, observer = ConfiguredSource(settings), self._teller.observer(settings)
-        gates = [gate, *map(gate_called, names)]
+        gates = [gate, *map(gate_called, dict.fromkeys(names))]
         rotation = Rotation(source, adapter, policy=policy, observers=observer, gates=gates)
         return _Case(source.name, rotation, gate)
 
@@ -448,9 +458,9 @@ class _Work:
 def _row(client: str, status: Status) -> tuple[str, str, str, str, str]:
     due = status.due
     left = None if due.at is None else due.at - time.time()
-    when = ("now" if due.now else "not yet") if left is None else f"in {shown_duration(left)}" if left > 0 else "now"
-    if due.now and left is not None and left <= 0:
-        when = f"since {shown_duration(-left)}"
+    when = "now" if due.now else "not yet"
+    if left is not None and due.now is (left <= 0):
+        when = f"in {shown_duration(left)}" if left > 0 else f"for {shown_duration(-left)}"
     phase = f"{status.phase}{', compromised' if status.compromised else ''}"
     if status.open:
         phase += f", a call may take effect for {shown_duration(status.open)}"
@@ -484,6 +494,6 @@ def _is_declined(settings: Settings, options: argparse.Namespace, reference: str
 def _how_to_go_on(settings: Settings, options: argparse.Namespace) -> str:
     verb = options.action if options.action in ("abort", "rollback") else "resume"
     if settings.file is None:
-        return f"what was begun is kept in the store: the same command with rotate {verb} goes on"
+        return f"whatever was begun is kept in the store: the same command with rotate {verb} goes on"
     named = f"{settings.client}{f' --env {settings.environment}' if settings.environment else ''}"
-    return f"what was begun is kept in the store: secretsource rotate {verb} {named} goes on"
+    return f"whatever was begun is kept in the store: secretsource rotate {verb} {named} goes on"

@@ -227,6 +227,7 @@ class _Step:
         held = self._held()
         if held.pending is not None:
             return
+        self._parties.issuer_preflight(held)  # what would stand in the way later is found before anything changes
         if self._can.retires:
             self._end_the_older(held)
         beside = dict(self._parties.missing_binding(held))

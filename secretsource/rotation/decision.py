@@ -209,14 +209,16 @@ def _idle(view: View) -> Step:
 
 def _intended(view: View) -> Step:
     memory, said, capabilities = view.memory, view.evidence, view.capabilities
-    if memory.announced is not None and memory.refused is None:
+    if memory.announced is not None and memory.refused is None and not capabilities.chosen:
         return _announced(view)
     # What was reaped under the last note has landed.
-    if view.open and not (memory.reaped and memory.refused is None and view.wish not in ("abort", "rollback")):
+    unwanted = view.wish in ("abort", "rollback") or memory.refused is not None or capabilities.chosen
+    if view.open and (unwanted or not memory.reaped):
         return _closing(view)
-    if not capabilities.single_slot and not memory.reaped and (memory.refused is None or view.held.state.calls > 1):
+    lost = memory.refused is None or view.held.state.calls > 1
+    if lost and not (capabilities.single_slot or capabilities.chosen or memory.reaped):
         return Step("note", "a secret may have been generated whose value nobody holds", call="reap")
-    if view.wish in ("abort", "rollback") or memory.refused is not None:
+    if unwanted:
         if said.taking == "accepted":
             if _proved(said.proofs, said.proved_for, view.policy) and said.age <= FRESH:
                 return Step("abandon", memory.refused or "it was asked for")

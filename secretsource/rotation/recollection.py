@@ -42,6 +42,10 @@ class Recollection:
         """Whether this is what stood there before our own last write: a replica may give it for a while."""
         return self._overwritten == (held.version, held.state)
 
+    def will_write(self, state: RotationState) -> None:
+        """It may be written much later than its instants say: this process may be suspended before that."""
+        self._spans.begin_when_seen(("claimed", state.claimed), ("promoted", state.promoted))
+
     def note_written(self, before: Held, state: RotationState) -> None:
         self._overwritten = None if before.state == state else (before.version, before.state)
 
@@ -139,12 +143,17 @@ class _Spans:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: dict[tuple[str, float, float], tuple[float, float]] = {}
+        self._ours: set[tuple[str, float | None]] = set()
+
+    def begin_when_seen(self, *spans: tuple[str, float | None]) -> None:
+        self._ours.update(spans)
 
     def left(self, name: str, since: float | None, seconds: float) -> float:
         if since is None:
             return 0.0
         now = self._clock.now()
         left = max(0.0, min(since + seconds - now.wall, seconds))
-        first, left_then = self._seen.setdefault((name, since, seconds), (now.monotonic, left))
+        at_first = seconds if (name, since) in self._ours else left
+        first, left_then = self._seen.setdefault((name, since, seconds), (now.monotonic, at_first))
         counted = now.monotonic - first
         return 0.0 if counted >= seconds else max(left, left_then - counted)

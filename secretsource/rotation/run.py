@@ -426,6 +426,7 @@ class Run:
     def _write(self, step: Step, held: Held, state: RotationState, write: Callable[[float], object]) -> None:
         began = self._clock.monotonic()
         failure: SecretSourceError
+        self.known.will_write(state)
         try:
             self._parties.in_time(write, f"writing the store ({step.kind})")
         except (BackendUnavailable, DeadlineExceeded) as error:

@@ -24,7 +24,7 @@ MOST_LABELS = 20
 
 
 class Staged:
-    """`before` and `after` see each call, with its number; what they answer is given in the place of the real answer."""
+    """`before` and `after` see each call, with its number; what they answer is given in place of the real answer."""
 
     def __init__(self, value: str | Mapping[str, Any]) -> None:
         self.first = str(uuid.uuid4())

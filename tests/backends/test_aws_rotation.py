@@ -217,10 +217,10 @@ def test_a_plain_text_keeps_its_state_in_labels_alone(aws: Scripted) -> None:
     backend, staged = store.backend, store.staged
     assert any("one text" in said for said in backend.preflight(REFERENCE, timeout=20))
     held = held_by(backend, client_id="pos")
-    beside = {"issuer": Secret("i")}
+    beside = {"registration_access_token": Secret("i")}
     said = refused_by(lambda: backend.claim(REFERENCE, held, Secret(NEW), CLAIMED, beside=beside, timeout=20))
     assert "JSON object" in said
-    backend.claim(REFERENCE, held, Secret(NEW), CLAIMED, beside={}, timeout=20)
+    backend.claim(REFERENCE, held, Secret(NEW), CLAIMED, beside={"issuer": Secret("i")}, timeout=20)
     assert (staged.secret("AWSPENDING"), staged.secret("AWSCURRENT")) == (NEW, OLD)
     held = held_by(backend, client_id="pos")
     assert (held.state, held.pending) == (CLAIMED, Secret(NEW))

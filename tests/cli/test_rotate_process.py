@@ -132,7 +132,7 @@ def test_who_interrupts_it_is_told_how_to_go_on(shop: Shop) -> None:
         _, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130
     assert err.splitlines() == [
-        "secretsource: what was begun is kept in the store: the same command with rotate resume goes on",
+        "secretsource: whatever was begun is kept in the store: the same command with rotate resume goes on",
         "secretsource: interrupted",
     ]
     pending = shop.stored("pos")["client_secret_pending"]

@@ -230,6 +230,13 @@ def test_a_store_that_cannot_be_read_keeps_nobody_waiting_and_is_named(shop: Sho
     assert the(told, "warning")["reason"].endswith(": stock")
 
 
+def test_a_client_that_is_configured_wrongly_keeps_nobody_waiting(shop: Shop) -> None:
+    shop.configured('[clients.stock.stores.vault]\naddress = "https://{tenant}.example.com"\n')
+    ran = shop.of("run", "pos", "--force")
+    assert ran.code == 0
+    assert "cannot be read: stock" in ran.out
+
+
 def test_a_secret_that_leaked_waits_for_nobody(shop: Shop) -> None:
     shop.configured()
     claim(shop, "stock")

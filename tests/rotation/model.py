@@ -482,10 +482,10 @@ class Model:
         over = store._replace(pending=NOBODY, aborting=False, called=False)
         back = Ready("withdraw", store.pending) if several else Ready("back", store.current)
         if store.aborting:
-            withdrawn = not several or rotator.done or (said and said[0] == 0)
-            if not open_ and said == (0, 1) and withdrawn:
+            if not open_ and said == (0, 1):
                 yield Edge("abandon", self._wrote(state, number, over, Rotator()), broken=self._given_up(state))
-            if not open_ and said and said[0] == 1:
+            unsure = several and not design.chosen and not rotator.done  # it may not be accepted for now only
+            if not open_ and said and (said[0] == 1 or (unsure and said[1] == 1)):
                 yield Edge("note", self._noted(state, number, store, Rotator(ready=(back,))))
                 if rotator.refused:
                     forward = store._replace(aborting=False)

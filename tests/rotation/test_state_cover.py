@@ -1,14 +1,15 @@
 """The real decision, asked everywhere: in each state of the model, and for each combination of what it looks at.
 
-First the model's: whatever step `decide` gives there, the model allows. Then the product of the small domains that a View
-is made of, possible or not: the rules of safety hold for each step. Then from each of them on, beside an issuer that
-does as it is told: there is an end.
+First the model's: whatever step `decide` gives there, the model allows. Then the product of the small domains that a
+View is made of, possible or not: the rules of safety hold for each step. Then from each of them on, beside an issuer
+that does as it is told: there is an end.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
@@ -33,7 +34,7 @@ from secretsource.rotation.policy import Due, Policy
 from secretsource.secret import Secret
 from secretsource.state import RotationState
 
-from .model import NOBODY, Design, Model, State
+from .model import NOBODY, Design, Model, Rotator, State
 
 NOW = 1_000_000.0
 INF = float("inf")
@@ -183,7 +184,7 @@ def views(state: State, number: int, covered: Covered) -> Iterator[View]:
     )
     reason = "the issuer refused it" if rotator.refused else None
     memory = Memory(
-        announced=None if ready is None else 0.0 if ready.fresh else 60.0,
+        announced=None if ready is None or not ready.mine else 0.0 if ready.fresh else 60.0,
         call=_call_of(ready.kind if ready else "apply"),
         refused=None if store.aborting else reason,
         kept_out=reason if store.aborting else None,
@@ -240,7 +241,12 @@ def test_the_model_allows_what_is_decided_in_each_of_its_states(name: str) -> No
         for number, rotator in enumerate(state.rotators):
             if any(ready.kind in ("keep", "retire") for ready in rotator.ready):
                 continue  # nothing is decided before that is done
-            names = {edge.name for edge in model.of_rotator(state, number)}
+            known = state
+            if (
+                rotator.ready and not rotator.ready[0].mine
+            ):  # others have gone on, so it is forgotten with the next read
+                known = state._replace(rotators=(Rotator(),) * len(state.rotators))
+            names = {edge.name for edge in model.of_rotator(known, number)}
             ends = state.begun == covered.design.rotations  # of the model, which begins no other
             for view in views(state, number, covered):
                 step = decide(view)
@@ -300,15 +306,14 @@ def _evidence(here: Held, single_slot: bool) -> Iterator[Evidence]:
         yield Evidence().and_then(leaving, taking, single_slot=single_slot)
 
 
-def _memories(here: Held) -> Iterator[Memory]:
+def _memories(here: Held, can: Capabilities) -> Iterator[Memory]:
     phase = phase_of(here)
     yield Memory()
     for refused in (None, "the issuer refused it"):
         yield Memory(refused=refused, kept_out="the issuer refused it")
         yield Memory(refused=refused)
-        for announced, call in itertools.product((0.0, 4.9, 30.0), ("apply", "withdraw", "mint", "reap")):
-            if (call in ("mint", "reap")) == (phase == "intended") and phase not in ("idle", "soaking"):
-                yield Memory(refused=refused, announced=announced, call=call)
+        for announced, call in itertools.product((0.0, 4.9, 30.0), _announcements(phase, can)):
+            yield Memory(refused=refused, announced=announced, call=call)
         if phase == "intended":
             yield Memory(refused=refused, reaped=True)
     if phase == "soaking":
@@ -322,13 +327,26 @@ def _memories(here: Held) -> Iterator[Memory]:
         yield Memory(abandoned=True, refused="the issuer refused it")
 
 
+def _announcements(phase: str, can: Capabilities) -> Iterator[Call]:
+    several = not can.single_slot
+    if phase == "intended":
+        yield "mint"
+        if several:
+            yield "reap"
+    elif phase not in ("idle", "soaking"):
+        if can.chosen:
+            yield "apply"
+        if several and can.retires and phase == "aborting":
+            yield "withdraw"
+
+
 def product(name: str) -> Iterator[View]:
     here = PHASES[name]
     phase = phase_of(here)
-    leaked = here._replace(state=RotationState(**{**_fields(here.state), "compromised": True}))
+    leaked = here._replace(state=replace(here.state, compromised=True))
     for can in CAPABILITIES:
         for said, memory, wish, open_ in itertools.product(
-            list(_evidence(here, can.single_slot)), list(_memories(here)), WISHES, (0.0, 20.0)
+            list(_evidence(here, can.single_slot)), list(_memories(here, can)), WISHES, (0.0, 20.0)
         ):
             waits = (0.0, 20.0) if phase in ("claimed", "applying") else (0.0,)
             soaks = (0.0, 20.0) if phase == "soaking" else (0.0,)
@@ -341,10 +359,6 @@ def product(name: str) -> Iterator[View]:
                 yield View(here, said, POLICY, can, wish, NOT_DUE, open_, memory=memory)
             elif not can.chosen:
                 yield View(here, said, POLICY, can, wish, DUE, open_, noted_ago=700.0, memory=memory)
-
-
-def _fields(state: RotationState) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in RotationState.__dataclass_fields__}
 
 
 def broken_rule(view: View, step: Step) -> str:
@@ -372,7 +386,7 @@ def broken_rule(view: View, step: Step) -> str:
         case "abandon":
             if view.open:
                 return "nothing is given up while a call is open"
-            if not fresh or not (proved and said.taking == "accepted") and not (returned and phase != "aborting"):
+            if not fresh or not (proved if said.taking == "accepted" else returned and phase != "aborting"):
                 return "nothing is given up before the current secret is proved"
         case "apply" | "mint" | "reap" | "withdraw":
             if not announced or memory.call != kind:
@@ -426,3 +440,178 @@ def test_each_decision_keeps_the_rules(name: str) -> None:
         if fault := broken_rule(view, step):
             pytest.fail(f"{fault}: {step} for {view}")
     assert asked > 5000
+
+
+# --- an end
+
+
+class Walk:
+    """What a run does beside an issuer that obeys, or says no: each step takes effect at once, a wait takes its time."""
+
+    def __init__(self, here: Held, can: Capabilities, wish: Wish, accepted: frozenset[str], says_no_to: str) -> None:
+        self.can, self.wish, self.says_no_to = can, wish, says_no_to
+        self.accepted = set(accepted)
+        self.secrets = {"current": here.current, "pending": here.pending, "previous": here.previous}
+        self.state, self.now, self.memory, self.evidence = here.state, NOW, Memory(), Evidence()
+        self.asked = self.announced = -INF
+        self.generated = 0
+        self.steps: list[str] = []
+
+    def view(self) -> View:
+        state, now = self.state, self.now
+        current, pending, previous = self.secrets.values()
+        assert current is not None
+        return View(
+            Held("pos", current, pending, previous, state, "7", Binding()),
+            self.evidence._replace(age=now - self.asked),
+            POLICY,
+            self.can,
+            self.wish,
+            DUE,
+            open=_left(state.noted, state.open_for, now),
+            waits=_left(state.claimed, 30.0, now),
+            soaks=_left(state.promoted, 30.0, now),
+            noted_ago=now - (state.noted or now),
+            memory=self.memory._replace(announced=None if self.announced < 0 else now - self.announced),
+        )
+
+    def to_its_end(self) -> str:
+        for _ in range(1500):
+            view = self.view()
+            step = decide(view)
+            if fault := broken_rule(view, step):
+                pytest.fail(f"{fault}: {step} for {view} after {self.steps}")
+            if step.kind in ENDS:
+                return step.kind
+            words = f"{step.kind} {step.call if step.kind == 'note' else ''}{' back' if step.back else ''}".strip()
+            if step.kind != "wait":
+                again = self.steps[-1:] == [words] and (step.kind != "prove" or view.evidence.age < 0.04)
+                assert not again, f"the same twice: {self.steps} {step} {view}"
+            self.steps.append(words)
+            self.now += step.wait
+            self.make(step)
+        pytest.fail(f"no end: {self.steps[-40:]}")
+
+    def make(self, step: Step) -> None:
+        before, memory, state = dict(self.secrets), self.memory, self.state
+        phase = phase_of(self.view().held)
+        match step.kind:
+            case "prove":
+                leaving: str | None = "current" if before["pending"] else "previous" if phase == "soaking" else None
+                taking = "pending" if before["pending"] else "current"
+                if phase == "aborting":
+                    leaving, taking = "pending", "current"
+                left = self._said(leaving) if leaving is not None and before[leaving] is not None else None
+                self.evidence = self.view().evidence.and_then(
+                    left, self._said(taking), single_slot=self.can.single_slot
+                )
+                self.asked = self.now
+            case "adopt":
+                self.state = RotationState(claimed=self.now)
+            case "claim":
+                back = self.wish == "rollback"
+                self.secrets["pending"] = before["previous"] if back else Secret(f"not-a-real-secret-{self.now}")
+                self.state = RotationState(claimed=self.now, goal="rollback" if back else "rotate", current_id="c")
+            case "note" | "intend":
+                changes: dict[str, Any] = {"goal": "abort"} if step.back else {}
+                changes |= {"intended": True, "current_id": "c"} if step.kind == "intend" else {}
+                calls = 1 if step.kind == "intend" else state.calls + 1
+                self.state = replace(state, noted=self.now, open_for=60.0, calls=calls, **changes)
+                self.memory = memory._replace(call=step.call, reaped=False)
+                self.announced, self.evidence = self.now, Evidence()
+            case "apply":
+                self._called("current" if step.back else "pending")
+            case "mint" | "reap" | "withdraw" | "retire":
+                self._called(step.kind)
+            case "remove":
+                self.memory = memory._replace(removed=True)
+            case "restore":
+                self.memory = memory._replace(retired=False)
+            case "turn":
+                self.state = replace(state, goal="rotate")
+            case "promote":
+                self.secrets = {"current": before["pending"], "pending": None, "previous": before["current"]}
+                over = RotationState(noted=state.noted, open_for=state.open_for, promoted=self.now, goal=state.goal)
+                self.state = replace(over, current_id=state.pending_id, previous_id=state.current_id)
+            case "abandon" | "drop":
+                self.secrets["pending" if step.kind == "abandon" else "previous"] = None
+                self.state = RotationState(noted=state.noted, open_for=state.open_for, current_id=state.current_id)
+                self.memory = memory._replace(abandoned=True) if step.kind == "abandon" else Memory(rotated=True)
+        if step.kind not in ("wait", "prove"):
+            self.now += 0.05
+        if self.secrets != before or phase != phase_of(self.view().held):
+            self.evidence = Evidence()
+            self.memory = self.memory._replace(withdrawn=False, retired=False, removed=False)
+
+    def _said(self, name: str) -> Word:
+        secret = self.secrets[name]
+        return "accepted" if secret is not None and secret.reveal() in self.accepted else "rejected"
+
+    def _called(self, kind: str) -> None:
+        self.announced, self.evidence = -INF, Evidence()
+        secret = self.secrets.get("previous" if kind == "retire" else "pending" if kind == "withdraw" else kind)
+        if kind in ("current", "pending", "mint") and self.says_no_to == ("old" if kind == "current" else "new"):
+            refused = {"kept_out" if kind == "current" else "refused": "it does not want to"}
+            self.memory = self.memory._replace(**refused)  # type: ignore[arg-type]
+            return
+        if kind == "mint":
+            self.generated += 1
+            secret = self.secrets["pending"] = Secret(f"not-a-real-secret-generated-{self.generated}")
+            self.state = replace(self.state, intended=False, claimed=self.now, pending_id="p")
+        if kind in ("mint", "current", "pending"):
+            assert secret is not None
+            self.accepted = {secret.reveal()} | (set() if self.can.single_slot else self.accepted)
+            return
+        if secret is not None:
+            self.accepted.discard(secret.reveal())
+        done = {"reap": "reaped", "withdraw": "withdrawn", "retire": "retired"}[kind]
+        self.memory = self.memory._replace(**{done: True})  # type: ignore[arg-type]
+
+
+def _left(since: float | None, seconds: float, now: float) -> float:
+    return 0.0 if since is None else max(0.0, since + seconds - now)
+
+
+KINDS_OF_ISSUERS = [
+    capabilities(True, 1),
+    capabilities(True, None),
+    capabilities(True, 2, True),
+    capabilities(True, None, True),
+    capabilities(True, 2, True, True),
+    capabilities(False, 1),
+    capabilities(False, 2),
+    capabilities(False, 2, True),
+    capabilities(False, None, True),
+]
+
+
+def _walks(name: str) -> Iterator[Walk]:
+    here = PHASES[name]
+    names = {"current": here.current, "pending": here.pending, "previous": here.previous}
+    there = [secret.reveal() for secret in names.values() if secret is not None]
+    for can, wish, says_no_to in itertools.product(KINDS_OF_ISSUERS, WISHES, ("", "new", "old")):
+        for count in range(2 if can.single_slot else 3):
+            for accepted in itertools.combinations(there, count):
+                yield Walk(here, can, wish, frozenset(accepted), says_no_to)
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_each_walk_comes_to_an_end(name: str) -> None:
+    here = PHASES[name]
+    for walk in _walks(name):
+        known = {here.current.reveal(), *([here.pending.reveal()] if here.pending is not None else [])}
+        works = bool(known & walk.accepted)
+        end = walk.to_its_end()
+        told = (end, walk.wish, walk.can, walk.says_no_to, walk.accepted, walk.steps)
+        if end == "done" and walk.steps:
+            assert phase_of(walk.view().held) == "idle", told
+            assert walk.secrets["current"] is not None, told
+            assert walk.secrets["current"].reveal() in walk.accepted, told
+        if not works and phase_of(here) not in ("intended", "idle"):
+            continue  # drift, or what a person has to look at
+        if here.current.reveal() in walk.accepted:
+            assert end != "drift", told
+            if walk.wish in ("rotate", "resume") and not walk.says_no_to:
+                assert end in ("done", "failed"), told
+            if walk.wish == "abort" and not walk.says_no_to and here.pending is not None:
+                assert end == "done", told

@@ -7,6 +7,7 @@ is looked at after each. All runs on one thread: what a thread of its own would 
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import json
@@ -240,16 +241,16 @@ class World:
         self.change([entry for entry in self.entries if entry.label != label])
         return Applied()
 
-    def retire(self, keep: str | None, gone: str | None, previous: str | None) -> Applied:
-        if gone is None and previous is not None:
-            found = self.at_issuer(previous)
+    def retire(self, keep: str | None, gone: str | None, client: Client) -> Applied:
+        if gone is None and client.previous is not None:
+            found = self.at_issuer(client.previous.reveal())
             gone = None if found is None else found.id
         left = keep or self.entries[-1].id
 
         def ends(entry: _Entry) -> bool:
             return entry.id == gone if gone is not None else entry.id != left
 
-        if self.kind.restores:
+        if self.kind.restores and client.pending is None:
             self.change([entry._replace(active=entry.active and not ends(entry)) for entry in self.entries])
         else:
             self.change([entry for entry in self.entries if not ends(entry)])
@@ -317,8 +318,8 @@ class World:
         if (begun or ended) and flying:
             self.breaks("S7", f"{'begun' if begun else 'given up'} while a call may land: {flying}")
 
-    def called(self, what: str, secret: str, state: RotationState, timeout: float) -> None:
-        """S9 of a call that leaves now."""
+    def called(self, what: str, secret: str, timeout: float, named: str | None) -> None:
+        """S9 of a call that leaves now. `named`: which secret it ends, by the issuer's name; None: by what is there."""
         kept, said = self.store.kept, self.store.state
         wall = self.now.wall
         if what in ("apply", "mint"):
@@ -331,7 +332,7 @@ class World:
             self.breaks("S9", "applied another secret than the one that the store says")
         if what in ("mint", "reap") and not said.intended:
             self.breaks("S9", f"{what} without an intention in the store")
-        if what in ("retire", "remove") and said.promoted is None and not kept.pending:
+        if what in ("retire", "remove") and named is None and said.promoted is None and not kept.pending:
             self.breaks("S9", f"{what} with nothing in the store that says so")
 
     def shown(self, text: str) -> None:
@@ -356,7 +357,7 @@ class World:
             said.append(report)
             if self.quiet and self.idle and isinstance(report, Report) and report.result in ("done", "failed"):
                 return said
-            if isinstance(report, ConfigurationError):
+            if isinstance(report, ConfigurationError) or verb == "run":
                 verb = "resume"
             self.wait(getattr(report, "retry_after", None) or 5.0)
         self.breaks("L1", f"it does not come to an end: {said[-1]}")
@@ -592,7 +593,7 @@ class _Clock:
         return self._process.world.now
 
     def sleep(self, seconds: float) -> None:
-        self._process.effect("sleep", lambda: self._process.world.wait(seconds), lost=lambda: None)
+        self._process.effect("sleep", lambda: self._process.world.wait(seconds), lost=lambda: None, lands=False)
 
 
 class _Store:
@@ -676,19 +677,18 @@ class _Adapter:
         return self._call("reap", lambda: self._process.world.reap(label), deadline)
 
     def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Any:
-        previous = self._process.world.store.kept.previous or None
-        return self._call("retire", lambda: self._process.world.retire(keep, gone, previous), deadline)
+        return self._call("retire", lambda: self._process.world.retire(keep, gone, client), deadline, named=gone)
 
     def restore(self, client: Client, deadline: Deadline) -> Any:
         return self._call("restore", lambda: self._process.world.restore(), deadline)
 
     def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Any:
-        return self._call("remove", lambda: self._process.world.remove(gone), deadline)
+        return self._call("remove", lambda: self._process.world.remove(gone), deadline, named=gone)
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _call(self, what: str, act: Callable[[], Any], deadline: Deadline, secret: str = "") -> Any:
+    def _call(self, what: str, act: Callable[[], Any], deadline: Deadline, secret: str = "", named: str | None = "") -> Any:
         process = self._process
         world, timeout = process.world, process.policy.command_timeout
         sent = False
@@ -701,13 +701,13 @@ class _Adapter:
         def checked() -> Any:
             if deadline.over():
                 return Unknown("there is no time left")
-            world.called(what, secret, world.store.state, timeout)
+            world.called(what, secret, timeout, named)
             return go()
 
         # A call that lands late was sent at once.
         late = process.plan.get(process.effects + 1) in ("late", "adrift")
         if late:
-            world.called(what, secret, world.store.state, timeout)
+            world.called(what, secret, timeout, named)
         landing = process.rotation.policy.landing or 0.0
         return process.effect(
             what,
@@ -716,6 +716,27 @@ class _Adapter:
             latest=max(0.0, min(deadline.left(), timeout) + landing - 0.2),
             flies=True,
         )
+
+
+# What changes a file, or may leave one behind.
+_FILE_CALLS = ("open", "write", "fsync", "rename", "unlink", "fchmod", "fchown")
+
+
+def _counted(name: str, real: Callable[..., Any], world: World) -> Callable[..., Any]:
+    """A call of the operating system that is an effect of the process that makes it."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        process = world.running
+        looks = name == "open" and not arguments[1] & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+        if process is None or looks:
+            return real(*arguments, **named)
+
+        def failed() -> Any:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        return process.effect(f"os.{name}", lambda: real(*arguments, **named), lost=failed, lands=False)
+
+    return call
 
 
 @contextmanager

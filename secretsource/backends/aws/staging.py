@@ -75,6 +75,7 @@ _LOOK_EVERY = 0.1
 _LOOK_FOR = 5.0  # seconds in which a label that was put somewhere is found there
 _ANEW = "Read it again, and decide again"
 _DEFAULT_FIELD = "client_secret"
+_BINDING = ("issuer", "token_url", "environment")  # which has no place in one text, and is not missed there
 
 
 class LabelsLayout(DocumentLayout):
@@ -102,7 +103,7 @@ class LabelsLayout(DocumentLayout):
         value = self._value(found.current, place, reference, deadline)
         if format_in(text_of(value, place, reference), place) == "text":
             said.append(
-                "its value is one text, which cannot say to programs that older tokens are to be dropped "
+                "its value is one text, which says neither whom it is for, nor that older tokens are to be dropped "
                 "(--compromised); a JSON object with client_id and client_secret can"
             )
         pending = found.pending
@@ -563,7 +564,7 @@ class _Change:
         old = text_of(value, place, reference)
         format, stages = format_in(old, place), [CLAIM]
         if format == "text":
-            changes = {field: changed for field, changed in changes.items() if changed is not None}
+            changes = {field: one for field, one in changes.items() if one is not None and field not in _BINDING}
             if set(changes) - {WHOLE}:
                 raise ConfigurationError(
                     f"{reference} holds one text, the secret, and further fields have no place in it",
