@@ -1,7 +1,8 @@
 """Rotates a secret of Secrets Manager as its Lambda function, at a site on Orchard Core 4.0.
 
-Needs: POS_URL, POS_ADMINISTRATOR (a reference to the credentials of an application that may save others), a role with
-       rotation_lambda.json, a time-out of 5 min, and a package of this file and the library; boto3 is in the runtime:
+Needs: POS_URL, as in https://pos.example.com/; POS_ADMINISTRATOR, a reference to the credentials of an application that
+       may save others; a role with rotation_lambda.json, a time-out of 5 min, and a package of this file and the
+       library; boto3 is in the runtime:
 
     pip install --target package --only-binary=:all: --platform manylinux2014_x86_64 --python-version 3.13 secretsource
     cp rotation_lambda.py package/ && (cd package && zip -qr ../rotation.zip .)

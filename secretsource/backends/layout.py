@@ -11,7 +11,7 @@ from typing import Any
 
 from ..clock import Deadline
 from ..credentials import Document, interpret
-from ..errors import BackendUnavailable, ConfigurationError, MalformedSecret
+from ..errors import BackendUnavailable, ConfigurationError, MalformedSecret, SecretNotFound
 from ..reference import Fields, SecretReference
 from ..secret import Secret
 from ..state import LONGEST_STATE, RotationState
@@ -87,8 +87,10 @@ class DocumentLayout:
 
     def _held(self, reference: SecretReference, stored: Stored, client_id: str | None) -> Held:
         if stored.version is None or not stored.fields:
-            raise ConfigurationError(
+            raise SecretNotFound(
                 f"there is nothing at {reference} yet, so there is no secret to change",
+                reference=str(reference),
+                store=reference.store,
                 hint="Write the first one with secretsource put",
             )
         meaning = interpret(Document(stored.fields, version=stored.version), reference, client_id)

@@ -227,9 +227,9 @@ class _Step:
         held = self._held()
         if held.pending is not None:
             return
-        self._parties.issuer_preflight(held)  # what would stand in the way later is found before anything changes
         if self._can.retires:
             self._end_the_older(held)
+        self._parties.issuer_preflight(held)  # what would stand in the way is found before anything is made
         beside = dict(self._parties.missing_binding(held))
         if self._can.chosen:
             self._put(self._parties.new_secret(held), beside)

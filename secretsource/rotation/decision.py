@@ -111,7 +111,8 @@ class Memory(NamedTuple):
 
 class View(NamedTuple):
     """All that a decision rests on. `open`, `waits`, `soaks`: seconds for which a call may still take effect, consumers
-    may not hold the pending secret, and the previous one is kept."""
+    may not hold the pending secret, and the previous one is kept. `noted_ago`: since a call was last announced, or else
+    since the pending secret is there."""
 
     held: Held
     evidence: Evidence
@@ -209,7 +210,7 @@ def _idle(view: View) -> Step:
 
 def _intended(view: View) -> Step:
     memory, said, capabilities = view.memory, view.evidence, view.capabilities
-    if memory.announced is not None and memory.refused is None and not capabilities.chosen:
+    if memory.announced is not None and not capabilities.chosen and (memory.refused is None or memory.call == "reap"):
         return _announced(view)
     # What was reaped under the last note has landed.
     unwanted = view.wish in ("abort", "rollback") or memory.refused is not None or capabilities.chosen
@@ -314,10 +315,6 @@ def _going_back(view: View) -> Step:
 def _aborting(view: View) -> Step:
     """The current secret is being put back; the pair is turned: the pending one is left."""
     said, policy = view.evidence, view.policy
-    if view.memory.kept_out is not None:
-        if not view.open and said.leaving == "accepted" and said.age <= FRESH:
-            return Step("turn", "the issuer does not take the old secret back, so it goes forward")
-        return _closing(view) if view.open else _look(view, "which secrets the issuer accepts")
     if view.memory.announced is not None:
         return _announced(view, back=True)
     if said.taking is None or "unknown" in (said.leaving, said.taking):
@@ -339,6 +336,8 @@ def _aborting(view: View) -> Step:
         return _look(view, f"proof {said.proofs} of {policy.proofs} of the current secret", every=_spacing(policy))
     if said.age > FRESH:
         return Step("prove", "which secrets the issuer accepts")
+    if view.memory.kept_out is not None or not view.capabilities.chosen:
+        return Step("turn", "the issuer does not take the old secret back, so it goes forward")
     return Step("note", "the current secret is put back", back=True)
 
 

@@ -67,6 +67,7 @@ class Recollection:
         if self._learned[0] and state.pending_id is None:
             held = held._replace(state=replace(state, pending_id=self._learned[1], pending_expires=self._learned[2]))
         urgent = state.compromised or policy.compromised
+        since = state.claimed if state.noted is None else state.noted
         age = float("inf") if self._asked is None else self._asked.age(now)
         announced = None if self._announced is None else self._announced[1].age(now)
         return View(
@@ -79,7 +80,7 @@ class Recollection:
             open=self.open(state),
             waits=0.0 if urgent else self._spans.left("claimed", state.claimed, policy.wait or 0.0),
             soaks=0.0 if urgent else self._spans.left("promoted", state.promoted, policy.soak or 0.0),
-            noted_ago=0.0 if state.noted is None else max(0.0, now.wall - state.noted),
+            noted_ago=0.0 if since is None else max(0.0, now.wall - since),
             memory=self.memory._replace(
                 announced=announced, reaped=self.memory.reaped and state.noted == self._last_noted
             ),

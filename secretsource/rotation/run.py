@@ -94,8 +94,11 @@ class Run:
             self._overtaken(failure, deadline)
             return None
         finally:
-            events, self._events = self._events, []
-            self._emitter.emit(events)
+            self._emit()
+
+    def _emit(self) -> None:
+        events, self._events = self._events, []
+        self._emitter.emit(events)
 
     def _read(self) -> Held:
         held = self._parties.read()
@@ -176,6 +179,7 @@ class Run:
         if step.reason != self._waited_for:
             self._waited_for = step.reason
             self._tell(step, view.held, "waiting", self._clock.monotonic(), step.reason)
+            self._emit()  # before it waits, for who looks on
         self._clock.sleep(min(step.wait, _LONGEST_SLEEP))  # meanwhile another may have gone on
         return None
 

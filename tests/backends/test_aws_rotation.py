@@ -362,6 +362,12 @@ def test_pinned_missing_and_refused_ones_are_said(store: Store) -> None:
     assert "secretsource put" in refused_by(lambda: store.held)
 
 
+def test_a_step_without_time_is_not_known_to_be_made(store: Store) -> None:
+    held = store.held
+    said = refused_by(lambda: store.backend.note(REFERENCE, held, CLAIMED, timeout=1e-9), BackendUnavailable)
+    assert "not written in time" in said
+
+
 def test_a_preflight_writes_nothing(store: Store) -> None:
     store.backend.preflight(REFERENCE, timeout=20)
     assert set(store.staged.operations) <= set(READS)
@@ -561,10 +567,13 @@ def run_with(
     before: list[Step],
     one: Callable[[Store, Held], object],
     other: Callable[[Store, Held], object],
+    *,
+    lenient: bool = False,
 ) -> Iterator[tuple[int, str, str, Held, Staged]]:
     """For each call of the first step: its number, both outcomes, and what is held in the end."""
     for number in itertools.count(1):
         store = prepared(aws, before)
+        store.staged.lenient = lenient
         race = Race(store, number, other)
         result = race.outcome(one, store)
         if not race.said:
@@ -605,9 +614,10 @@ def test_of_two_who_ask_for_a_generated_secret_at_most_one_does(aws: Scripted) -
             assert held.state.rotation == made, number
 
 
-def test_a_secret_is_never_given_up_while_a_call_with_it_is_announced(aws: Scripted) -> None:
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_secret_is_never_given_up_while_a_call_with_it_is_announced(aws: Scripted, lenient: bool) -> None:
     for one_step, other_step, noted in ((noting, abandoning, 0), (abandoning, noting, 1)):
-        for number, one, other, held, staged in run_with(aws, CLAIMED_BEFORE, one_step, other_step):
+        for number, one, other, held, staged in run_with(aws, CLAIMED_BEFORE, one_step, other_step, lenient=lenient):
             said = (one, other)
             assert said != ("made", "made"), number
             if said[noted] == "made":

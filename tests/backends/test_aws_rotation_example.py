@@ -39,7 +39,7 @@ def test_its_four_steps_change_the_secret_with_the_calls_that_its_policy_allows(
         events = [{"Step": step, "SecretId": arn, "ClientRequestToken": token} for step in STEPS]
         environment = {
             "PATH": os.environ["PATH"],
-            "POS_URL": site.base_url,
+            "POS_URL": f"{site.base_url}/",
             "POS_ADMINISTRATOR": f"aws://{administrator}",
             "POS_AWS_ENDPOINT": moto.url,
             "AWS_REGION": REGION,

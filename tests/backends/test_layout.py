@@ -19,7 +19,7 @@ from secretsource.backends.env import EnvBackend
 from secretsource.backends.layout import DocumentLayout, rotatable
 from secretsource.backends.systemd import SystemdBackend
 from secretsource.credentials import Binding
-from secretsource.errors import BackendUnavailable, ConfigurationError, MalformedSecret
+from secretsource.errors import BackendUnavailable, ConfigurationError, MalformedSecret, SecretNotFound
 from secretsource.secret import Secret
 from secretsource.state import LONGEST_STATE, RotationState
 
@@ -279,7 +279,7 @@ def test_a_step_has_one_time_for_both_of_its_calls() -> None:
 
 @pytest.mark.parametrize("document", [None, {}])
 def test_where_nothing_is_there_is_nothing_to_change(document: dict[str, Any] | None) -> None:
-    with pytest.raises(ConfigurationError, match="nothing at memory:") as caught:
+    with pytest.raises(SecretNotFound, match="nothing at memory:") as caught:
         steps(Memory(document)).held()
     assert "secretsource put" in str(caught.value.hint)
 

@@ -105,6 +105,7 @@ def test_a_reader_reads_and_does_not_write_and_a_rotator_does_both(corner: Corne
         fields = {**stored.fields, "client_secret": Secret(f"{SECRET}-changed")}
         if writes:
             assert backend.write_whole(reference, fields, version=stored.version, timeout=30) == "2"
+            assert [one for one in backend.preflight(reference, timeout=30) if "max" not in one] == []
         else:
             with pytest.raises(AccessDenied):
                 backend.write_whole(reference, fields, version=stored.version, timeout=30)

@@ -257,7 +257,7 @@ def test_what_cannot_be_changed_by_check_and_set_is_refused_and_nothing_is_asked
 
 def test_what_is_not_there_is_found_before_the_first_write(rotated: Rotated) -> None:
     rotated.corner.api("DELETE", rotated.path("metadata"))
-    failed(ConfigurationError, rotated.steps.held, says="nothing at", hint="secretsource put")
+    failed(SecretNotFound, rotated.steps.held, says="nothing at", hint="secretsource put")
 
 
 @pytest.mark.parametrize("way", ["DELETE", "destroy"])
@@ -266,7 +266,7 @@ def test_what_was_deleted_is_nothing_to_rotate(rotated: Rotated, way: str) -> No
         rotated.corner.api("DELETE", rotated.path("data"))
     else:
         rotated.corner.api("POST", rotated.path("destroy"), {"versions": [1]})
-    failed(ConfigurationError, rotated.steps.held, says="nothing at")
+    failed(SecretNotFound, rotated.steps.held, says="nothing at")
 
 
 def test_a_mount_of_another_name_is_found_by_auto(rotated: Rotated) -> None:

@@ -19,8 +19,8 @@ from . import Ran, called
 
 OLD = "not-a-real-secret-but-the-old-one"
 OTHER = "not-a-real-secret-but-another-one"
-# What was announced is over after a second, whatever became of it.
-AT_ONCE = ("--wait", "0", "--soak", "0", "--propagation", "0", "--landing", "0", "--command-timeout", "1s")
+# What was announced is over after half a second, whatever became of it.
+AT_ONCE = ("--wait", "0", "--soak", "0", "--propagation", "0", "--landing", "0", "--command-timeout", "500ms")
 OPEN: list[Shop] = []
 
 _PROGRAM = """#!{python} -IS
@@ -114,7 +114,7 @@ issuer = "{self.issuer.url}"
 credentials = "file:secrets/{{client}}.json"
 [defaults.rotation]
 adapter = "shop"
-command_timeout = 1
+command_timeout = "500ms"
 wait = 0
 soak = 0
 propagation = 0

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from . import PATIENCE, Terminal, called, process, started
-from .shops import AT_ONCE as AT_ONCE_IN_A_SECOND
+from .shops import AT_ONCE as AT_ONCE_AND_QUICKLY
 from .shops import OLD, Shop
 
-AT_ONCE = AT_ONCE_IN_A_SECOND[:-2]  # a program gets its usual time
+AT_ONCE = AT_ONCE_AND_QUICKLY[:-2]  # a program gets its usual time
 
 
 @pytest.fixture

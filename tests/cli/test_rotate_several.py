@@ -157,7 +157,7 @@ def test_an_adapter_that_is_given_by_option_gets_none_of_the_settings_of_another
 
 def test_a_program_of_the_configuration_is_the_adapter_where_none_is_named(shop: Shop) -> None:
     text = shop.configured().read_text().replace('adapter = "shop"', 'command = ["./set-secret"]')
-    (shop.folder / "secretsource.toml").write_text(text.replace("command_timeout = 1\n", ""))
+    (shop.folder / "secretsource.toml").write_text(text.replace('command_timeout = "500ms"\n', ""))
     assert shop.of("run", "pos", "--force").code == 0
     assert shop.changes == ["pos"]
 

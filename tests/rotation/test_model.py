@@ -30,8 +30,8 @@ WHOLE: dict[str, tuple[dict[str, Any], int, dict[str, int]]] = {
     "two slots": ({**TWICE, "slots": 2}, 2165, {}),
     "two slots, aborts": ({**TWICE, "slots": 2, "aborts": True}, 4443, {}),
     "two slots, rolls back": ({**TWICE, "slots": 2, "rolls_back": True}, 2478, {}),
-    "generated": ({**TWICE, **GENERATED}, 8820, {}),
-    "generated, aborts": ({**SMALL, **GENERATED, "aborts": True}, 2201, {}),
+    "generated": ({**SMALL, **GENERATED}, 1571, {}),
+    "generated, aborts": ({**SMALL, **GENERATED, "aborts": True}, 2333, {}),
     "generated, one slot": ({**SMALL, "chosen": False}, 984, {}),
     "generated, one slot, aborts": ({**SMALL, "chosen": False, "aborts": True}, 991, {}),
     "each new secret is refused": ({**TWICE, "refuses": "new"}, 1242, {}),
@@ -44,7 +44,7 @@ WHOLE: dict[str, tuple[dict[str, Any], int, dict[str, int]]] = {
     "consumers call, aborts": ({**SMALL, "calls": True, "aborts": True}, 2775, {}),
     "consumers call, two slots, aborts": ({**SMALL, "slots": 2, "calls": True, "aborts": True}, 2385, {}),
     "consumers call, generated": ({**SMALL, **GENERATED, "calls": True}, 4548, {}),
-    "consumers call, leaked": ({**TWICE, **LEAKED, "calls": True}, 12517, {"S2": 6}),
+    "consumers call, leaked": ({**SMALL, **LEAKED, "calls": True}, 1775, {"S2": 6}),
     "somebody else at the issuer": ({**SMALL, "meddling": 2}, 1411, {"L1": 7, "S2": 3, "S5": 7}),
     "a replica without the change": ({**SMALL, "falls_back": True}, 322, {"L1": 11}),
 }
@@ -53,7 +53,9 @@ LARGE: dict[str, tuple[dict[str, Any], int]] = {
     "four rotations": ({**THREE, "rotations": 4}, 4708),
     "three rotators, aborts": ({**THREE, "rotations": 2, "aborts": True}, 4251),
     "aborts and rolls back, three rotations": ({**TWICE, "rotations": 3, "aborts": True, "rolls_back": True}, 9712),
-    "generated, two rotations, aborts": ({**TWICE, **GENERATED, "aborts": True}, 17283),
+    "generated, two rotations, aborts": ({**TWICE, **GENERATED, "aborts": True}, 18423),
+    "generated, two rotations": ({**TWICE, **GENERATED}, 8820),
+    "consumers call, leaked, two rotations": ({**TWICE, **LEAKED, "calls": True}, 12517),
     "consumers call, two rotations, aborts": ({**TWICE, "calls": True, "aborts": True}, 12562),
 }
 
@@ -87,22 +89,23 @@ GUARDS: dict[str, Guard] = {
         {**TWICE, "aborts": True}, {"abort_proves": False}, "S1", {"S1": 9, "S2": 10, "S3": 9}
     ),
     "a fresh note when the call leaves": Guard(
-        TWICE,
+        {**SMALL, "aborts": True},
         {"rechecks": False},
-        "S9",
-        {"D1": 47, "L1": 31, "S1": 36, "S2": 37, "S3": 37, "S5": 31, "S6": 36, "S7": 23, "S9": 16},
+        "S7",
+        {"D1": 31, "S1": 11, "S2": 12, "S3": 11, "S7": 11, "S9": 11},
     ),
-    "note before the call": Guard(
-        TWICE,
+    "note before the call": Guard(SMALL, {"notes": False}, "S9", {"S9": 7}),
+    "note before the call, where one aborts": Guard(
+        {**SMALL, "aborts": True},
         {"notes": False},
         "S9",
-        {"D1": 43, "L1": 29, "S1": 34, "S2": 35, "S3": 34, "S5": 29, "S6": 34, "S7": 20, "S9": 7},
+        {"D1": 18, "S1": 10, "S2": 11, "S3": 10, "S7": 9, "S9": 7},
     ),
     "note before what was generated in vain is removed": Guard(
-        {**SMALL, **GENERATED},
+        {**SMALL, **GENERATED, "rotators": 1},
         {"notes_removals": False},
         "S7",
-        {"L1": 7, "S1": 17, "S2": 17, "S3": 20, "S5": 11, "S6": 20, "S7": 6, "S9": 11},
+        {"L1": 11, "S1": 22, "S2": 22, "S3": 26, "S5": 16, "S6": 25, "S7": 11},
     ),
     "note before the pending one is withdrawn": Guard(
         {**SMALL, "slots": 2, "aborts": True},
@@ -121,7 +124,7 @@ GUARDS: dict[str, Guard] = {
     "soak before the previous one is dropped": Guard(
         {**SMALL, "falls_back": True}, {"soaks": False}, "S1", {"L1": 11, "S1": 14, "S2": 15, "S3": 15, "S6": 14}
     ),
-    "orphans are reaped": Guard({**TWICE, **GENERATED}, {"reaps": False}, "L1", {"L1": 4}),
+    "orphans are reaped": Guard({**SMALL, **GENERATED}, {"reaps": False}, "L1", {"L1": 4}),
     "what is given up is withdrawn": Guard(
         {**SMALL, **GENERATED, "aborts": True}, {"withdraws": False}, "S3", {"S3": 8}
     ),
@@ -161,7 +164,8 @@ def test_the_whole_protocol_holds(name: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_the_whole_protocol_holds_in_larger_worlds(name: str) -> None:
     world, states = LARGE[name]
-    assert check(Design(**world)) == (states, {})
+    found = check(Design(**world))
+    assert (found.states, set(found.broken) - ({"S2"} if "leaked" in name else set())) == (states, set())
 
 
 @pytest.mark.parametrize("name", GUARDS)

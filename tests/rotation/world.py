@@ -43,10 +43,10 @@ from secretsource.rotation import run as run_module
 from secretsource.secret import Secret
 from secretsource.state import RotationState
 
-from ..simulation.consumer import CLIENT, virtual_time
+from ..simulation.consumer import CLIENT, Consumer, Habits, virtual_time
 from ..simulation.timeline import History, Kept, Timeline
 
-__all__ = ["KINDS", "MANNERS", "Crash", "Kind", "Manner", "Plan", "Process", "World", "quick", "world"]
+__all__ = ["KINDS", "MANNERS", "Crash", "Kind", "Manner", "Plan", "Process", "Program", "World", "quick", "world"]
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ MANNERS: tuple[Manner, ...] = ("before", "after", "lost", "failed", "late", "adr
 _BEGINS = 1000.0
 _AN_EFFECT_TAKES = 0.02
 _TOKENS_LIVE = 3600
+_FOUND_AFTER_AN_OUTAGE = 40.0  # a store that fails is asked again after half a minute at most
 
 
 class Crash(BaseException):
@@ -132,6 +133,7 @@ class World:
         self.took: list[str] = []
         self.broken: list[str] = []
         self.gaps: list[tuple[float, float]] = []
+        self._gap_since: float | None = None
         self.interfered = False
         self.urgent = False
         self.flying: list[str] = []
@@ -279,12 +281,12 @@ class World:
         held = [node.at(self.at) & kept.values for node in self.nodes]
         if not all(held):
             if self.kind.gap:
-                began = self.gaps[-1][0] if self.gaps and self.gaps[-1][1] == -1.0 else self.at
-                self.gaps[-1:] = [*([] if began != self.at else self.gaps[-1:]), (began, -1.0)]
+                self._gap_since = self.at if self._gap_since is None else self._gap_since
                 return
             self.breaks("S1", f"the issuer accepts none that the store holds, {after}")
-        elif self.gaps and self.gaps[-1][1] == -1.0:
-            self.gaps[-1] = (self.gaps[-1][0], self.at)
+        elif self._gap_since is not None:
+            self.gaps.append((self._gap_since, self.at))
+            self._gap_since = None
         if self.kind.slots == 1 and self.kind.chosen and not {entry.secret for entry in self.entries} <= kept.values:
             self.breaks("S1", f"the issuer has one that the store does not hold, {after}")
         if not (self.urgent or self.kind.gap):
@@ -492,12 +494,12 @@ class Process:
             self.source, _Adapter(self), policy=policy, observers=self._notice, generator=world.new_secret
         )
 
-    def ask(self, verb: str) -> Report | SecretSourceError | None:
+    def ask(self, verb: str, *arguments: str) -> Report | SecretSourceError | None:
         """What the verb comes to; None if the process has ended on the way."""
         world, outer = self.world, self.world.running
         world.running = self
         try:
-            report: Report | SecretSourceError | None = getattr(self.rotation, verb)()
+            report: Report | SecretSourceError | None = getattr(self.rotation, verb)(*arguments)
         except Crash:
             report = None
         except SecretSourceError as error:
@@ -576,6 +578,31 @@ class Process:
 
     def _notice(self, event: Event) -> None:
         self.world.shown(repr(event) + str(event))
+
+
+class Program(Consumer):
+    """A program that lives through what happens in a world. What fails while the store is down is no failure."""
+
+    def __init__(self, world: World, habits: Habits, dice: random.Random) -> None:
+        super().__init__(world.history, habits._replace(begins=max(_BEGINS, habits.begins)), dice)
+        self._world = world
+        self.failed: list[str] = []  # excused or not
+
+    def read(self, reference: SecretReference, *, fresh: bool, timeout: float) -> Document:
+        if self._world.down.at(self.clock.at):
+            self._take_time()
+            raise BackendUnavailable("no answer", reference=str(reference))
+        return super().read(reference, fresh=fresh, timeout=timeout)
+
+    def _accepts(self, secret: str) -> bool:
+        return secret in self._dice.choice(self._world.nodes).at(self.clock.at)
+
+    def _failed(self, why: object) -> None:
+        since = self._began - _FOUND_AFTER_AN_OUTAGE
+        was_down = self._world.down.at(since) or self._world.down.changes(since, self.clock.at)
+        if not was_down:
+            self.failed.append(f"call {self.calls} at {self._began:.3f}: {why}")
+            super()._failed(why)
 
 
 class _Clock:
@@ -688,7 +715,9 @@ class _Adapter:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _call(self, what: str, act: Callable[[], Any], deadline: Deadline, secret: str = "", named: str | None = "") -> Any:
+    def _call(
+        self, what: str, act: Callable[[], Any], deadline: Deadline, secret: str = "", named: str | None = ""
+    ) -> Any:
         process = self._process
         world, timeout = process.world, process.policy.command_timeout
         sent = False

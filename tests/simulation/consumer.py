@@ -188,7 +188,7 @@ class Consumer:
 
     def _answer(self, secret: str) -> Answer:
         self._take_time()
-        at, accepted = self.clock.at, secret in self._history.issuer.at(self.clock.at)
+        at, accepted = self.clock.at, self._accepts(secret)
         self.asked.append(Asked(at, secret, accepted))
         if accepted:
             self.known.becomes(secret, at)
@@ -198,6 +198,9 @@ class Consumer:
         if not accepted:
             return Answer(401, {"content-type": "application/json"}, b'{"error": "invalid_client"}')
         return Answer(200, {"content-type": "application/json"}, json.dumps(members).encode())
+
+    def _accepts(self, secret: str) -> bool:
+        return secret in self._history.issuer.at(self.clock.at)
 
     def _take_time(self) -> None:
         stalls = self._dice.random() < self._habits.stall

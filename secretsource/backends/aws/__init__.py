@@ -436,7 +436,6 @@ class AwsBackend:
 class _InDocument(DocumentLayout):
     """A secret that is changed inside the document under AWSCURRENT, which copies of it hold whole."""
 
-    copied = True
     reaches = (
         "Programs that read by secretsource see current, pending and previous, and so do those that are given a copy "
         "of the whole value (External Secrets, the CSI driver, ECS) once it is made anew, if they read the names "
@@ -445,6 +444,10 @@ class _InDocument(DocumentLayout):
 
     def __init__(self, backend: AwsBackend) -> None:
         self._backend = backend
+
+    @property
+    def copied(self) -> bool:
+        return True
 
     def preflight(self, reference: SecretReference, *, timeout: float) -> Sequence[str]:
         backend, deadline = self._backend, Deadline(timeout)

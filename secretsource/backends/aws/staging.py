@@ -49,6 +49,7 @@ from .calls import (
 from .faults import Fault
 from .labels import (
     CLAIM,
+    PREFIX,
     given_up,
     intended,
     is_of_state,
@@ -81,7 +82,6 @@ _BINDING = ("issuer", "token_url", "environment")  # which has no place in one t
 class LabelsLayout(DocumentLayout):
     """The steps of a rotation, each a few calls. `place_of` gives the one that is written."""
 
-    copied = False
     reaches = (
         "Programs that read by secretsource see current, pending and previous; those that are given a copy (External "
         "Secrets, the CSI driver, ECS) see AWSCURRENT alone, and need layout='document'"
@@ -277,6 +277,8 @@ class LabelsLayout(DocumentLayout):
                 change.move(PENDING, leaves=version)  # who gave it up may have died before this
                 change.overtaken()
             seen = change.look(lambda now: labels.keys() <= now.labels.keys())
+            if given_up(seen, version, seen.current):
+                change.withdraw(labels)
             change.agree(seen, version, labels)
             change.tidy_states(version)
             change.tidy_turns(seen, version)
@@ -322,6 +324,10 @@ class LabelsLayout(DocumentLayout):
             change.put_on(labels)
             if not change.take_turn(version, current):
                 change.withdraw(labels)
+            # Whoever was noting meanwhile takes that back. Where it stays, a call with this secret is announced.
+            seen = change.look(lambda now: not change.foreign(now))
+            if change.foreign(seen):
+                change.withdraw({**labels, **change.end_of(seen, version)})
             asked_for = found.labels.get(intended(current))
             if asked_for is not None:
                 change.move(intended(current), leaves=asked_for)
@@ -435,13 +441,27 @@ class _Change:
 
     def agree(self, seen: Described, version: str, labels: Mapping[str, str]) -> None:
         """Withdraw unless all is as it was, save for these labels of ours."""
-        known = {*ours(self.found.labels), *labels}
-        foreign = [
-            label for label in ours(seen.labels) if label not in known and (is_of_state(label) or label == CLAIM)
-        ]
+        foreign = self.foreign(seen) - labels.keys()
         same = (seen.current, seen.pending) == (self.found.current, version)
         if foreign or not same or any(seen.labels.get(label) != where for label, where in labels.items()):
             self.withdraw(labels)
+
+    def foreign(self, seen: Described) -> set[str]:
+        """States and claims that others have put on another version than the current one meanwhile."""
+        known = set(ours(self.found.labels))
+        return {
+            label
+            for label in ours(seen.labels)
+            if label not in known
+            and (is_of_state(label) or label == CLAIM)
+            and seen.labels[label] != self.found.current
+        }
+
+    def end_of(self, seen: Described, version: str) -> dict[str, str]:
+        """The label that says of this pending version that it is given up."""
+        found = turns(seen, version)
+        current = str(self.found.current)
+        return {f"{PREFIX}turn-{number}-{version}": current for number, where in found.items() if where == current}
 
     def take_turn(self, version: str, where: str) -> bool:
         """Whether the next turn of this pending version is on `where`: on itself, or on the current one for its end."""
@@ -500,7 +520,7 @@ class _Change:
         found = turns(seen, version)
         kept = 0 if all_of_them else _TURNS_KEPT
         for number in sorted(found)[: max(0, len(found) - kept)]:
-            self.take_off({f"secretsource-turn-{number}-{version}": found[number]})
+            self.take_off({f"{PREFIX}turn-{number}-{version}": found[number]})
 
     def tidy_others(self, seen: Described, made: str) -> None:
         """What earlier rotations have left on versions that are nothing any more."""
