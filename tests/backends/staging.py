@@ -25,7 +25,8 @@ MOST_LABELS = 20
 
 class Staged:
     """`lenient`: a label is taken from another version without RemoveFromVersionId, as the text of the operation says,
-    and not of the parameter. `before` and `after` see each call, with its number; what they answer is given in place of the real answer."""
+    and not of the parameter. `before` and `after` see each call, with its number; what they answer is given in place of
+    the real answer."""
 
     def __init__(self, value: str | Mapping[str, Any]) -> None:
         self.first = str(uuid.uuid4())

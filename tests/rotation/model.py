@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple
 
 NOBODY = -1  # no secret
@@ -362,7 +363,7 @@ class Model:
         if rotator.ready:
             steps = self._with_a_call(state, number, rotator.ready[0])
         else:
-            steps = (*self._asking(state, number), *self._deciding(state, number))
+            steps = chain(self._asking(state, number), self._deciding(state, number))
         for edge in steps:
             yield edge._replace(by=number)
 
@@ -415,12 +416,10 @@ class Model:
         if len(rotator.said) != 1 and leaving != NOBODY:
             yield Edge("ask", _with(state, number, rotator._replace(said=(int(first in state.issuer),))))
             return
-        words = (int(taking in state.issuer),)
+        words = (0, int(taking in state.issuer))
         if leaving != NOBODY:
-            words = (*rotator.said, int(second in state.issuer))
+            words = (rotator.said[0], int(second in state.issuer))
             words = words if self.design.in_order else (words[1], words[0])
-        else:
-            words = (0, *words)
         misses = min(rotator.misses + 1, self.design.misses) if not any(words) else 0
         yield Edge("ask", _with(state, number, rotator._replace(said=words, misses=misses)))
 

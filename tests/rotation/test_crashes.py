@@ -54,7 +54,7 @@ def carried_out(here: World, verb: Verb, plans: list[Plan], given_up_at: int = 0
         assert here.store.state.promoted is not None
     if verb.half_done:
         Process(here, quick(), {given_up_at: "adrift"}).ask("run")
-    old, here.urgent = here.store.kept, verb.leaked
+    old, here.unwaited = here.store.kept, verb.leaked
     processes = []
     for number, plan in enumerate(plans):
         processes.append(Process(here, policy, plan))

@@ -30,7 +30,7 @@ WHOLE: dict[str, tuple[dict[str, Any], int, dict[str, int]]] = {
     "two slots": ({**TWICE, "slots": 2}, 2165, {}),
     "two slots, aborts": ({**TWICE, "slots": 2, "aborts": True}, 4443, {}),
     "two slots, rolls back": ({**TWICE, "slots": 2, "rolls_back": True}, 2478, {}),
-    "generated": ({**SMALL, **GENERATED}, 1571, {}),
+    "generated": ({**SMALL, **GENERATED}, 1568, {}),
     "generated, aborts": ({**SMALL, **GENERATED, "aborts": True}, 2333, {}),
     "generated, one slot": ({**SMALL, "chosen": False}, 984, {}),
     "generated, one slot, aborts": ({**SMALL, "chosen": False, "aborts": True}, 991, {}),

@@ -34,7 +34,7 @@ def rotated(here: World, dice: random.Random, times: int) -> None:
     here.wait(3)
     for _ in range(times):
         policy = quick(compromised=True) if dice.random() < 0.1 else quick(soak=dice.choice([3, 20]))
-        here.urgent = here.urgent or policy.compromised
+        here.unwaited = here.unwaited or policy.compromised
         Process(here, policy, plan(here, dice)).ask(dice.choice(VERBS))
         here.wait(dice.choice([0, dice.uniform(0, 2), dice.uniform(0, 20)]))
     here.finish(quick())
@@ -80,6 +80,21 @@ def test_the_runs_meet_what_they_are_about() -> None:
     assert sum(program.calls for program in programs) > 100
     assert len(here.processes) > 5
     assert lived(6, times=6)[1][0].asked == programs[0].asked, "a run is the same for the same seed"
+
+
+def test_a_change_at_the_issuer_first_fails_calls() -> None:
+    """Else nothing would be shown by the programs."""
+    with world("one slot, chosen") as here:
+        here.wait(10)
+        secret = here.new_secret()
+        here.save_at_issuer(secret)
+        here.wait(10)
+        here.put(secret)
+        here.wait(10)
+        program = Program(here, Habits(FILE), random.Random(1))
+        program.live(here.at)
+    assert program.failed
+    assert program.failures == [], "which is excused, since nobody could have got a token"
 
 
 @pytest.mark.parametrize("ttl", [FILE, DEAR], ids=["a file", "a store read every 300 s"])

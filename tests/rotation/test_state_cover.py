@@ -137,7 +137,7 @@ COVERED = {
     ),
     "generated": Covered(
         Design(consumers=1, rotations=1, slots=2, chosen=False, aborts=True),
-        (capabilities(False, 2, True), capabilities(False, None, True), capabilities(False, 2, True, True)),
+        (capabilities(False, 2, True), capabilities(False, None, True)),
     ),
     "generated, one slot": Covered(
         Design(consumers=1, rotations=1, chosen=False, aborts=True), (capabilities(False, 1),)
@@ -149,7 +149,7 @@ COVERED = {
     "not taken back": Covered(Design(consumers=1, aborts=True, refuses="old"), (capabilities(True, 1),)),
     "leaked": Covered(Design(consumers=1, aborts=True, waits=False, soaks=False), (capabilities(True, 1),), True),
     "leaked, generated": Covered(
-        Design(consumers=1, rotations=1, slots=2, chosen=False, waits=False, soaks=False, aborts=True),
+        Design(rotators=1, consumers=1, rotations=1, slots=2, chosen=False, waits=False, soaks=False, aborts=True),
         (capabilities(False, 2, True),),
         True,
     ),
@@ -204,6 +204,8 @@ def views(state: State, number: int, covered: Covered) -> Iterator[View]:
         for said, wish, removed in itertools.product(known, WISHES, (False, True) if can.restores else (False,)):
             if wish == "rollback" and not covered.design.rolls_back:
                 continue
+            if wish == "resume" and not store.idle:
+                continue  # the same as "rotate"
             yield View(
                 taken,
                 said,
@@ -270,7 +272,7 @@ class Case(NamedTuple):
 
 
 def _phases() -> Iterator[Case]:
-    noted = {"rotation": "a1", "noted": NOW, "open_for": 60.0, "current_id": "c", "previous_id": "v"}
+    noted: dict[str, Any] = {"rotation": "a1", "noted": NOW, "open_for": 60.0, "current_id": "c", "previous_id": "v"}
     yield Case("idle", held(RotationState(**noted)))
     yield Case("idle, with a previous", held(RotationState(), previous=True))
     yield Case("intended", held(RotationState(**noted, intended=True, calls=1)))
@@ -301,7 +303,7 @@ def _evidence(here: Held, single_slot: bool) -> Iterator[Evidence]:
     pair = here.pending is not None or (here.previous is not None and here.state.promoted is not None)
     yield Evidence()
     for leaving, taking in itertools.product(WORDS if pair else (None,), WORDS):
-        for age in (0.0, 2.0, 30.0):
+        for age in (0.0, 30.0):
             yield ripe(leaving, taking, single_slot=single_slot, age=age)
         yield Evidence().and_then(leaving, taking, single_slot=single_slot)
 
@@ -312,7 +314,7 @@ def _memories(here: Held, can: Capabilities) -> Iterator[Memory]:
     for refused in (None, "the issuer refused it"):
         yield Memory(refused=refused, kept_out="the issuer refused it")
         yield Memory(refused=refused)
-        for announced, call in itertools.product((0.0, 4.9, 30.0), _announcements(phase, can)):
+        for announced, call in itertools.product((4.9, 30.0), _announcements(phase, can)):
             yield Memory(refused=refused, announced=announced, call=call)
         if phase == "intended":
             yield Memory(refused=refused, reaped=True)
@@ -345,8 +347,11 @@ def product(name: str) -> Iterator[View]:
     phase = phase_of(here)
     leaked = here._replace(state=replace(here.state, compromised=True))
     for can in CAPABILITIES:
+        if can.restores and phase != "soaking":
+            continue  # what was retired is of no concern before
+        wishes = [wish for wish in WISHES if wish != "resume" or phase in ("idle", "intended")]
         for said, memory, wish, open_ in itertools.product(
-            list(_evidence(here, can.single_slot)), list(_memories(here, can)), WISHES, (0.0, 20.0)
+            list(_evidence(here, can.single_slot)), list(_memories(here, can)), wishes, (0.0, 20.0)
         ):
             waits = (0.0, 20.0) if phase in ("claimed", "applying") else (0.0,)
             soaks = (0.0, 20.0) if phase == "soaking" else (0.0,)
@@ -380,6 +385,10 @@ def broken_rule(view: View, step: Step) -> str:
                 return "only what is chosen is claimed first"
             if phase != "idle" and view.wish != "rollback":
                 return "only a way back begins before the end"
+            if phase == "soaking" and can.retires and not can.single_slot and not view.soaks:
+                return "there is no way back to what may be retired at this moment"
+            if memory.refused is not None and phase == "idle":
+                return "what was refused is not begun again"
         case "adopt":
             if view.open:
                 return "an adoption does not end a fence"
@@ -589,7 +598,8 @@ def _walks(name: str) -> Iterator[Walk]:
     here = PHASES[name]
     names = {"current": here.current, "pending": here.pending, "previous": here.previous}
     there = [secret.reveal() for secret in names.values() if secret is not None]
-    for can, wish, says_no_to in itertools.product(KINDS_OF_ISSUERS, WISHES, ("", "new", "old")):
+    wishes = WISHES if phase_of(here) in ("idle", "soaking") else ("rotate", "abort", "rollback")
+    for can, wish, says_no_to in itertools.product(KINDS_OF_ISSUERS, wishes, ("", "new", "old")):
         for count in range(2 if can.single_slot else 3):
             for accepted in itertools.combinations(there, count):
                 yield Walk(here, can, wish, frozenset(accepted), says_no_to)

@@ -119,7 +119,8 @@ class _Entry(NamedTuple):
 class World:
     """What is there beside the processes. `broken` is what must not be, in words.
 
-    `ttl`: for how long a consumer holds what it has read; S2 is about those. `interfered`: somebody else has changed
+    `ttl`: for how long a consumer holds what it has read; S2 is about those, unless nobody has waited for them
+    (`unwaited`: it has leaked, or a clock was set forward over the wait). `interfered`: somebody else has changed
     store or issuer, so that nothing is asked but that it is reported.
     """
 
@@ -135,7 +136,7 @@ class World:
         self.gaps: list[tuple[float, float]] = []
         self._gap_since: float | None = None
         self.interfered = False
-        self.urgent = False
+        self.unwaited = False
         self.flying: list[str] = []
         self.secrets: list[str] = []
         self.proven: set[tuple[int, str]] = set()
@@ -289,7 +290,7 @@ class World:
             self._gap_since = None
         if self.kind.slots == 1 and self.kind.chosen and not {entry.secret for entry in self.entries} <= kept.values:
             self.breaks("S1", f"the issuer has one that the store does not hold, {after}")
-        if not (self.urgent or self.kind.gap):
+        if not (self.unwaited or self.kind.gap):
             since = self.at - self.ttl
             for moment in [since, *self.history.store.changes(since, self.at)]:
                 if not all(self.history.store.at(moment).values & node.at(self.at) for node in self.nodes):

@@ -115,7 +115,7 @@ class LabelsLayout(DocumentLayout):
         return said
 
     def read_held(self, reference: SecretReference, *, client_id: str | None, timeout: float) -> Held:
-        """What is under the three labels. Raises ConfigurationError where a rotation in a document is under way."""
+        """What is under the three labels. Raises SecretNotFound; ConfigurationError where a document's is under way."""
         place, deadline = self._place_of(reference), Deadline(timeout)
         found = self._described(place, reference, deadline)
         if found.current is None:
@@ -189,7 +189,7 @@ class LabelsLayout(DocumentLayout):
             raise value.error(reference)
         try:
             return self._meaning(value, place, reference, client_id).current
-        except (MalformedSecret, ConfigurationError):
+        except (MalformedSecret, SecretNotFound, ConfigurationError):
             return None  # it cannot be used, and keeps nobody from going on
 
     def _meaning(self, value: Value, place: Place, reference: SecretReference, client_id: str | None) -> Held:
@@ -230,8 +230,10 @@ class LabelsLayout(DocumentLayout):
         return state
 
     def _nothing(self, reference: SecretReference) -> NoReturn:
-        raise ConfigurationError(
+        raise SecretNotFound(
             f"there is nothing at {reference} yet, so there is no secret to change",
+            reference=str(reference),
+            store=reference.store,
             hint="Write the first one with secretsource put",
         )
 
@@ -258,7 +260,7 @@ class LabelsLayout(DocumentLayout):
             seen = change.look(lambda now: now.labels.get(PENDING) not in (None, empty))
             asked_for = intended(str(change.found.current))
             same = all(seen.labels.get(label) == change.found.labels.get(label) for label in (CURRENT, asked_for))
-            if seen.labels.get(PENDING) != made or not same:
+            if not same or not {PENDING, CLAIM} <= seen.on(made):
                 change.withdraw({PENDING: made, CLAIM: made})
             change.tidy_others(seen, made)
 
