@@ -36,7 +36,7 @@ ORDER = [
         "config.tables config.pasted config.stores config.settings config.layers config.file config source",
         "auth auth.challenge auth.httpx auth.",
         "rotation.generate rotation.outcome rotation.issuers.admin rotation.issuers.",
-        "rotation.issuers rotation.hooks rotation.decision rotation.probe rotation.parties rotation.plan rotation.recollection rotation.run",
+        "rotation.issuers rotation.hooks rotation.hearsay rotation.decision rotation.probe rotation.parties rotation.plan rotation.recollection rotation.run",
         "rotation.engine rotation",
         "rotation.",
         "testing.clock testing.faults testing.files testing.loopback testing.issuer testing.static testing.contract",

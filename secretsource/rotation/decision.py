@@ -18,7 +18,7 @@ __all__ = ["FRESH", "Call", "Evidence", "Kind", "Memory", "Phase", "Step", "View
 Word = Literal["accepted", "rejected", "unknown"]
 Wish = Literal["rotate", "resume", "abort", "rollback"]
 Phase = Literal["idle", "intended", "claimed", "applying", "aborting", "soaking"]
-Call = Literal["apply", "mint", "reap", "withdraw"]
+Call = Literal["apply", "mint", "reap", "withdraw", "retire"]
 Kind = Literal[
     "prove",
     "wait",
@@ -92,13 +92,14 @@ class Evidence(NamedTuple):
 class Memory(NamedTuple):
     """What only this run knows. `announced`: seconds since it announced a call, `call`, that it has not made yet.
 
-    `refused`: why the issuer, or a gate, said no. `kept_out`: why the issuer does not take the current one back.
-    `reaped`, `withdrawn`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has ended
-    a rotation.
+    `unwanted`: why a gate said no, `refused`: why the issuer did, `kept_out`: why it does not take the current secret
+    back. `reaped`, `withdrawn`, `retired`, `removed`: done, as far as it answered. `rotated`, `abandoned`: this run has
+    ended a rotation.
     """
 
     announced: float | None = None
     call: Call = "apply"
+    unwanted: str | None = None
     refused: str | None = None
     kept_out: str | None = None
     reaped: bool = False
@@ -167,7 +168,9 @@ def decide(view: View) -> Step:
             return _closing(view)
         return Step("adopt", "a pending secret that somebody else has put there")
     unwanted = view.wish == "abort" or (view.wish == "rollback" and view.held.state.goal != "rollback")
-    return _going_back(view) if unwanted or view.memory.refused is not None else _going_on(view)
+    # An issuer also refuses what it has already.
+    refused = view.memory.refused is not None and view.evidence.taking != "accepted"
+    return _going_back(view) if unwanted or refused or view.memory.unwanted is not None else _going_on(view)
 
 
 # --- nothing under way
@@ -175,8 +178,8 @@ def decide(view: View) -> Step:
 
 def _idle(view: View) -> Step:
     memory, said = view.memory, view.evidence
-    if memory.abandoned or memory.refused is not None:
-        reason = memory.refused or "the rotation was taken back"
+    if memory.abandoned or _said_no(memory):
+        reason = _said_no(memory) or "the rotation was taken back"
         return Step("done" if view.wish in ("abort", "rollback") else "failed", reason)
     if memory.rotated:
         return Step("done", "the secret is changed")
@@ -213,7 +216,7 @@ def _intended(view: View) -> Step:
     if memory.announced is not None and not capabilities.chosen and (memory.refused is None or memory.call == "reap"):
         return _announced(view)
     # What was reaped under the last note has landed.
-    unwanted = view.wish in ("abort", "rollback") or memory.refused is not None or capabilities.chosen
+    unwanted = view.wish in ("abort", "rollback") or _said_no(memory) is not None or capabilities.chosen
     if view.open and (unwanted or not memory.reaped):
         return _closing(view)
     lost = memory.refused is None or view.held.state.calls > 1
@@ -222,7 +225,7 @@ def _intended(view: View) -> Step:
     if unwanted:
         if said.taking == "accepted":
             if _proved(said.proofs, said.proved_for, view.policy) and said.age <= FRESH:
-                return Step("abandon", memory.refused or "it was asked for")
+                return Step("abandon", _said_no(memory) or "it was asked for")
             return _look(view, "whether the issuer accepts the current secret", every=_spacing(view.policy))
         if said.taking != "rejected" or said.misses < _MISSES or said.age > FRESH:
             return _look(view, "whether the issuer accepts the current secret")
@@ -295,7 +298,7 @@ def _going_back(view: View) -> Step:
         return Step("note", "the pending secret is withdrawn", back=True, call="withdraw")
     if said.taking == "rejected":
         if _proved(said.returns, said.returned_for, policy) and said.age <= FRESH:
-            return Step("abandon", view.memory.refused or "it was asked for")
+            return Step("abandon", _said_no(view.memory) or "it was asked for")
         return _look(view, f"proof {said.returns} of {policy.proofs} of the current secret", every=_spacing(policy))
     # The issuer has taken the pending one already.
     if (
@@ -309,7 +312,7 @@ def _going_back(view: View) -> Step:
     if view.wish in ("abort", "rollback"):
         return _no_way_back("the issuer has taken the new secret, and cannot be given the old one")
     hint = "The issuer has the new secret: secretsource rotate run goes on"
-    return Step("held", view.memory.refused or "", hint=hint)
+    return Step("held", _said_no(view.memory) or "", hint=hint)
 
 
 def _aborting(view: View) -> Step:
@@ -377,7 +380,12 @@ def _soaking(view: View) -> Step:
     if said.taking != "accepted" or said.age > FRESH:
         return _look(view, "whether the issuer accepts the current secret")
     if capabilities.retires and not memory.retired:
-        return Step("retire", "the previous secret has served its time")
+        if view.held.state.previous_id is not None:
+            return Step("retire", "the previous secret has served its time")
+        # Without the issuer's name for it, a call that lands late could end another one.
+        if memory.announced is not None:
+            return _announced(view)
+        return _closing(view) if view.open else Step("note", "the previous secret has served its time", call="retire")
     if capabilities.restores and not memory.removed:
         return Step("remove", "the current secret is accepted without the previous one")
     return Step("drop", "the previous secret has served its time")
@@ -400,6 +408,10 @@ def _can_withdraw(view: View) -> bool:
     return view.capabilities.retires and not view.capabilities.single_slot and any(ids)
 
 
+def _said_no(memory: Memory) -> str | None:
+    return memory.unwanted or memory.refused
+
+
 def _proved(count: int, seconds: float, policy: Policy) -> bool:
     return count >= policy.proofs and seconds >= (policy.propagation or 0.0)
 
@@ -414,9 +426,10 @@ def _look(view: View, reason: str, *, every: float | None = None, until: float |
     if every is None:
         first, longest = _ASK_AGAIN
         every = min(first * 1.5 ** min(said.returns, 20), longest)
-        every = _ASK_AGAIN_OF_LOCKOUT if view.capabilities.lockout else every
     if until is not None:
         every = min(every, max(until, 0.05))
+    if view.capabilities.lockout and "rejected" in (said.leaving, said.taking):
+        every = max(every, _ASK_AGAIN_OF_LOCKOUT)
     left = every - said.age
     return Step("prove", reason) if left <= 0 else Step("wait", reason, left)
 

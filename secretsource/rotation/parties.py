@@ -9,12 +9,15 @@ from typing import TypeVar
 from ..backends import Held
 from ..backends.layout import rotatable
 from ..clock import Deadline
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SecretSourceError
+from ..events import LOGGER
 from ..flight import in_time
 from ..secret import Secret
 from ..source import TokenSource
+from ..token import Token
 from .generate import Generator, generate
-from .outcome import Adapter, Client, Preflight
+from .hearsay import fit, made_by, outcome_of, preflight_of
+from .outcome import Adapter, Applied, Client, Minted, Preflight, Refused, Unknown
 from .policy import Due, Policy
 from .probe import Said, probe
 
@@ -64,11 +67,49 @@ class Parties:
     def issuer_preflight(self, held: Held) -> Preflight:
         seconds = self.source.timeout
         limit = Deadline(seconds, self.clock)
-        found = in_time(
+        said = in_time(
             lambda left: self.adapter.check(self.client(held), limit), seconds, "asking the issuer", self.clock
         )
+        found = preflight_of(said, *_secrets_in(held))
+        if found is None:
+            raise ConfigurationError(
+                f"{type(self.adapter).__name__}.check gave a {type(said).__name__}", hint="It gives a Preflight"
+            )
         self._expires = found.expires
         return found
+
+    def prepare(self, held: Held) -> None:
+        """Raises SecretSourceError where the adapter cannot be made ready for a call."""
+        failure: SecretSourceError
+        try:
+            self.adapter.prepare(self.client(held))
+            return
+        except SecretSourceError as error:
+            failure = error.again()
+        except Exception as error:
+            failure = ConfigurationError(
+                f"{type(self.adapter).__name__}.prepare raised {type(error).__name__}",
+                hint="Its text is left out, since it may hold a secret; this is a bug of the adapter",
+            )
+        raise failure
+
+    def close(self) -> None:
+        """What the adapter raises is logged by its type: it undoes nothing."""
+        failed = ""
+        try:
+            self.adapter.close()
+        except Exception as error:
+            failed = type(error).__name__
+        if failed:
+            LOGGER.warning("%s: %s.close raised %s", self.name, type(self.adapter).__name__, failed)
+
+    def outcome(self, said: object, held: Held, *more: Secret) -> Applied | Minted | Refused | Unknown:
+        """How the adapter says that a call ended, with no secret in its texts."""
+        return outcome_of(said, *_secrets_in(held), *more)
+
+    def reason(self, text: object, held: Held, token: Token | None) -> str:
+        """Why a gate says what it says, if no secret is in it."""
+        return fit(text, *_secrets_in(held), token)
 
     def client(self, held: Held) -> Client:
         secrets = held.current, held.pending, held.previous
@@ -85,14 +126,13 @@ class Parties:
         return in_time(call, self.source.timeout, phase, self.clock)
 
     def new_secret(self, held: Held) -> Secret:
-        made = self._generator()
-        secret = made if isinstance(made, Secret) else Secret(made)
-        del made
-        fault = _fault(secret, held)
+        made = made_by(self._generator)
+        fault = f"generator {made}" if isinstance(made, str) else _fault(made, held)
         if fault is None:
-            return secret
-        del secret
-        raise ConfigurationError(f"the generator's secret {fault}", hint="secretsource generate makes one of 256 bits")
+            assert isinstance(made, Secret)
+            return made
+        del made
+        raise ConfigurationError(f"the {fault}", hint="secretsource generate makes one of 256 bits")
 
     def missing_binding(self, held: Held) -> Mapping[str, Secret]:
         """What the document should be bound to and is not yet."""
@@ -122,11 +162,19 @@ class Parties:
         )
 
 
+def _secrets_in(held: Held) -> tuple[Secret | None, ...]:
+    return (held.current, held.pending, held.previous, *held.beside.values())
+
+
 def _fault(secret: Secret, held: Held) -> str | None:
     """What is wrong with a secret that is to become the new one, in words that do not repeat it."""
     text = secret.reveal()
     if len(text) < 16 or len(set(text)) < 8:
-        return "is too short, or too much alike"
+        return "generator's secret is too short, or too much alike"
     if not text.isascii() or not text.isprintable() or len(text) > 4096:
-        return "has other characters in it than printable ASCII, or too many"
-    return "is one that is there already" if secret in (held.current, held.pending, held.previous) else None
+        return "generator's secret has other characters in it than printable ASCII, or too many"
+    return (
+        "generator's secret is one that is there already"
+        if secret in (held.current, held.pending, held.previous)
+        else None
+    )

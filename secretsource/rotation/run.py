@@ -80,7 +80,7 @@ class Run:
                 if report is not None:
                     return report
         finally:
-            self._adapter.close()
+            self._parties.close()
 
     def step(self, wish: Wish, deadline: Deadline) -> Report | None:
         """One step, after which the observers are told what happened; a Report where there is none to be made."""
@@ -247,18 +247,18 @@ class Run:
             state = self._begun(held.state, intended=True, current_id=current_id)
         else:
             asked = step.back or view.memory.announced is not None or held.state.intended
-            stopped = (
-                None if asked else self._passed("converged", step, view) or self._passed("before_apply", step, view)
-            )
+            point: Point = "before_retire" if step.call == "retire" else "before_apply"
+            stopped = None if asked else self._passed("converged", step, view) or self._passed(point, step, view)
             state = replace(held.state, goal="abort") if step.back else held.state
-        if stopped is not None or (self.known.memory.refused is not None and not step.back):
+        if stopped is not None or (self.known.memory.unwanted is not None and not step.back):
             return stopped
-        self._adapter.prepare(self._parties.client(held))
+        if step.call in ("apply", "mint"):
+            self._parties.prepare(held)
         state = replace(
             state,
             by=self._by,
             noted=self._parties.now(),
-            open_for=self._policy.open_for,
+            open_for=max(self._policy.open_for, view.open),  # an earlier one may be open yet
             calls=state.calls + 1,
             compromised=state.compromised or self._policy.compromised,
         )
@@ -271,7 +271,7 @@ class Run:
     def _promote(self, step: Step, view: View) -> Report | None:
         parties, held, state = self._parties, view.held, view.held.state
         stopped = self._passed("verify", step, view) or self._passed("before_promote", step, view)
-        if stopped is not None or self.known.memory.refused is not None:
+        if stopped is not None or self.known.memory.unwanted is not None:
             return stopped
         compromised, now = state.compromised or self._policy.compromised, parties.now()
         promoted = replace(
@@ -378,7 +378,8 @@ class Run:
         """Calls that end a secret, by the issuer's names for them, so that one which lands late ends no other."""
         held, state, adapter, client = view.held, view.held.state, self._adapter, self._parties.client(view.held)
         keep, gone = state.current_id, state.previous_id
-        if step.kind == "retire":
+        announced = step.kind in ("reap", "withdraw") or (step.kind == "retire" and gone is None)
+        if step.kind == "retire" and not announced:
             stopped = self._passed("converged", step, view) or self._passed("before_retire", step, view)
             if stopped is not None:
                 return stopped
@@ -390,7 +391,7 @@ class Run:
             "remove": lambda limit: adapter.remove(client, keep, gone, limit),
         }[step.kind]
         seconds = self._policy.command_timeout
-        if step.kind in ("reap", "withdraw"):
+        if announced:
             seconds = self.known.take_up()
             if not seconds:
                 return None
@@ -409,20 +410,21 @@ class Run:
     def _called(self, step: Step, held: Held, seconds: float, call: Callable[[Deadline], Any]) -> Any:
         """How a call ended, which lasts no longer than it was announced for, whatever the adapter does."""
         began, limit = self._clock.monotonic(), Deadline(seconds, self._clock)
-        outcome: Any
+        said: Any
         try:
-            outcome = in_time(lambda left: call(limit), seconds, f"{step.kind} at the issuer", self._clock)
+            said = in_time(lambda left: call(limit), seconds, f"{step.kind} at the issuer", self._clock)
         except ConfigurationError as error:
-            outcome = Refused(error.message, error.hint)
+            said = Refused(error.message, error.hint)
         except SecretSourceError as error:
-            outcome = Unknown(type(error).__name__)
+            said = Unknown(type(error).__name__)
+        outcome = self._parties.outcome(said, held)
         self.known.forget_evidence()
         refused = isinstance(outcome, Refused)
         if refused and step.kind in ("apply", "mint"):
             reason = f"the issuer refused it: {outcome.reason}"
             self._remember(**{"kept_out" if step.back else "refused": reason})
-        said = "failed" if refused else "unknown" if isinstance(outcome, Unknown) else "done"
-        self._tell(step, held, said, began, getattr(outcome, "reason", ""))
+        how = "failed" if refused else "unknown" if isinstance(outcome, Unknown) else "done"
+        self._tell(step, held, how, began, getattr(outcome, "reason", ""))
         return outcome
 
     # --- what steps are made of
@@ -465,9 +467,10 @@ class Run:
         answer = self._gates.ask(point, moment, self.known.token if point == "verify" else None)
         if not isinstance(answer, (Hold, Abort)):
             return None
+        answer = replace(answer, reason=self._parties.reason(answer.reason, held, self.known.token))
         self._tell(step, held, "held", began, f"{point}: {answer.reason}")
         if isinstance(answer, Abort) and point in ("before_apply", "before_promote", "verify"):
-            self._remember(refused=answer.reason)
+            self._remember(unwanted=answer.reason)
             return None
         result: Result = "held"
         if isinstance(answer, Abort) and point == "before_claim":

@@ -162,7 +162,7 @@ def test_an_issuer_that_is_down_after_the_call_leaves_it_ambiguous() -> None:
 def test_several_slots_keep_the_old_one_to_the_end_of_the_soak() -> None:
     with site(slots=2, retires=True) as at:
         assert at.rotation(soak=600).run().result == "done"
-        assert at.steps == ["claim", "note", "apply", "promote", "retire", "drop", "done"]
+        assert at.steps == ["claim", "note", "apply", "promote", "note", "retire", "drop", "done"]
         assert at.administrator.calls[-1] == "retire None, keep id-1"
         assert at.rotation(soak=0).run().result == "done"
         assert at.administrator.calls[-1] == "retire id-1, keep id-2"
@@ -174,7 +174,7 @@ def test_several_slots_keep_the_old_one_to_the_end_of_the_soak() -> None:
 def test_a_generated_secret_of_several_is_kept_at_once_and_promoted_after_the_wait() -> None:
     with site(chosen=False, slots=2, retires=True) as at:
         assert at.rotation(soak=0).run().result == "done"
-        assert at.steps == ["intend", "mint", "claim", "promote", "retire", "drop", "done"]
+        assert at.steps == ["intend", "mint", "claim", "promote", "note", "retire", "drop", "done"]
         assert at.store.clear["client_secret"] == at.administrator.given[-1]
 
 
