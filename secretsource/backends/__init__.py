@@ -143,8 +143,16 @@ class Rotatable(Backend, Protocol):
         """Put this beside the current secret as pending, where none is pending. `beside`: further texts to keep."""
         ...
 
-    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
-        """Keep another state beside the same secrets: a call is announced, or a goal changed."""
+    def note(
+        self,
+        reference: SecretReference,
+        held: Held,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret] = {},
+        timeout: float,
+    ) -> None:
+        """Keep another state beside the same secrets: a call is announced, or a goal changed. `beside`: as in claim."""
         ...
 
     def promote(

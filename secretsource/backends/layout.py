@@ -65,8 +65,16 @@ class DocumentLayout:
             raise _conflict(reference, "has a pending secret already, which is never overwritten")
         self._write(reference, held, {"_pending": pending}, state, timeout, beside)
 
-    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
-        self._write(reference, held, {}, state, timeout)
+    def note(
+        self,
+        reference: SecretReference,
+        held: Held,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret] = {},
+        timeout: float,
+    ) -> None:
+        self._write(reference, held, {}, state, timeout, beside)
 
     def promote(
         self, reference: SecretReference, held: Held, state: RotationState, *, keep_previous: bool, timeout: float

@@ -78,10 +78,11 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The issuer has not done it, and nothing has changed."""
+    """The issuer has not done it, and no secret has changed. `beside`: what must be kept all the same."""
 
     reason: str
     hint: str | None = None
+    beside: Mapping[str, Secret] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Recollection:
         self._announced: tuple[float | None, Instant] | None = None  # the instant that the store has, and ours
         self._last_noted: float | None = None  # by this run
         self._learned: tuple[str, str | None, float | None] = ("", None, None)
+        self._taking: Secret | None = None  # by the rotation under way
         self._overwritten: tuple[str, RotationState] | None = None
         self._spans = _Spans(parties.clock)
 
@@ -64,6 +65,7 @@ class Recollection:
     def view(self, held: Held, wish: Wish) -> View:
         """All that the next decision rests on."""
         state, policy, now = held.state, self._parties.policy, self._parties.clock.now()
+        self._take_part(held, wish)
         if self._learned[0] and state.pending_id is None:
             held = held._replace(state=replace(state, pending_id=self._learned[1], pending_expires=self._learned[2]))
         urgent = state.compromised or policy.compromised
@@ -85,6 +87,15 @@ class Recollection:
                 announced=announced, reaped=self.memory.reaped and state.noted == self._last_noted
             ),
         )
+
+    def _take_part(self, held: Held, wish: Wish) -> None:
+        """Where another one ends the rotation that this run has gone on with, this run was for that one, too."""
+        phase = phase_of(held)
+        if phase != "idle":
+            leaked = self._parties.policy.compromised and not held.state.compromised
+            self._taking = None if leaked or phase in ("intended", "aborting") else self.pair(held)[1]
+        elif wish == "rotate" and self._taking is not None and held.current == self._taking:
+            self.memory, self._taking = Memory(rotated=True), None
 
     def open(self, state: RotationState) -> float:
         """Seconds for which a call to the issuer may still take effect."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from ..clock import Deadline
 from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..events import Emitter, Event, RotationStep
 from ..flight import in_time
+from ..secret import Secret
 from ..state import RotationState, short_name
 from .decision import Memory, Phase, Step, View, Wish, decide, phase_of
 from .hooks import Abort, Gates, Hold, Moment, Point
@@ -342,6 +343,8 @@ class Run:
         outcome = self._called(step, held, seconds, lambda limit: self._adapter.mint(client, label, limit))
         if isinstance(outcome, Minted):
             self._keep(held, outcome)
+        elif isinstance(outcome, Refused) and outcome.beside:
+            self._write_note(step, held, held.state, outcome.beside)
 
     def _keep(self, held: Held, minted: Minted) -> None:
         """Write what the issuer has generated: nobody else has it, so this is tried for longer than other writes."""
@@ -402,7 +405,8 @@ class Run:
             return _report("held" if done else "ambiguous", step, view)
         if not done:
             hint = getattr(outcome, "hint", None) or "Run it again: it goes on from here"
-            return replace(_report("held", step, view), reason=f"{step.kind}: {outcome.reason}", hint=hint)
+            reason = f"{step.kind}: {getattr(outcome, 'reason', 'the adapter answered another call')}"
+            return replace(_report("held", step, view), reason=reason, hint=hint)
         done_so = {"reap": "reaped", "withdraw": "withdrawn", "retire": "retired", "remove": "removed"}
         self._remember(**{done_so[step.kind]: True})
         return None
@@ -419,11 +423,10 @@ class Run:
             said = Unknown(type(error).__name__)
         outcome = self._parties.outcome(said, held)
         self.known.forget_evidence()
-        refused = isinstance(outcome, Refused)
-        if refused and step.kind in ("apply", "mint"):
+        if isinstance(outcome, Refused) and step.kind in ("apply", "mint"):
             reason = f"the issuer refused it: {outcome.reason}"
             self._remember(**{"kept_out" if step.back else "refused": reason})
-        how = "failed" if refused else "unknown" if isinstance(outcome, Unknown) else "done"
+        how = "failed" if isinstance(outcome, Refused) else "unknown" if isinstance(outcome, Unknown) else "done"
         self._tell(step, held, how, began, getattr(outcome, "reason", ""))
         return outcome
 
@@ -443,9 +446,13 @@ class Run:
             return
         raise _NotWritten(failure)
 
-    def _write_note(self, step: Step, held: Held, state: RotationState) -> None:
-        parties = self._parties
-        self._write(step, held, state, lambda left: parties.store.note(parties.reference, held, state, timeout=left))
+    def _write_note(
+        self, step: Step, held: Held, state: RotationState, beside: Mapping[str, Secret] | None = None
+    ) -> None:
+        store, reference = self._parties.store, self._parties.reference
+        self._write(
+            step, held, state, lambda left: store.note(reference, held, state, beside=beside or {}, timeout=left)
+        )
 
     def _preflight(self, held: Held) -> Preflight:
         """All that can be found out before anything is changed. Raises what stands in the way."""

@@ -29,7 +29,18 @@ from secretsource.testing import FakeIssuer, TickingClock
 from .canaries import SPECIAL, TOKEN, Shape
 from .watch import Watch
 
-__all__ = ["BREAKS", "CLIENT", "KINDS", "PRINTABLE", "Breaks", "Crash", "MarkedIssuer", "Scene", "marked_issuer", "scene"]
+__all__ = [
+    "BREAKS",
+    "CLIENT",
+    "KINDS",
+    "PRINTABLE",
+    "Breaks",
+    "Crash",
+    "MarkedIssuer",
+    "Scene",
+    "marked_issuer",
+    "scene",
+]
 
 CLIENT = "pos"
 PRINTABLE: Shape = "{}\"+/ %-not-a-real-secret-\\&<'/+ {}"
@@ -337,4 +348,3 @@ def scene(watch: Watch, kind: str = "one slot", *, clear: bool = False) -> Itera
             yield made
         finally:
             made.over()
-

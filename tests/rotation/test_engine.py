@@ -212,6 +212,15 @@ def test_the_only_secret_lost_on_the_way_is_asked_for_again_and_after_three_a_pe
         assert at.rotation(accept_gap=True, soak=0).run().result == "done"
 
 
+def test_what_a_refusal_brings_along_is_kept_beside_the_secret() -> None:
+    with site(chosen=False, slots=2, retires=True) as at:
+        token = Secret("not-a-real-registration-token")
+        at.administrator.answers = [Refused("not here", beside={"registration_access_token": token})]
+        assert at.rotation().run().result == "failed"
+        assert at.store.clear["registration_access_token"] == token.reveal()
+        assert at.store.clear["client_secret"] == FIRST
+
+
 # --- the way back
 
 

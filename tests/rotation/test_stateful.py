@@ -65,6 +65,10 @@ class Rotations(RuleBasedStateMachine):
             self.rotators[who] = Process(self.here, self.rotators[who].policy)
         return self.rotators[who]
 
+    def call(self) -> None:
+        for program in self.programs:
+            program.live(self.here.at - _BEHIND, pace=0.6)
+
     def usable(self) -> bool:
         return not self.here.interfered
 
@@ -155,8 +159,12 @@ class Rotations(RuleBasedStateMachine):
         assert report.result == "drift"
         assert (here.store.kept, here.entries) == before
         here.put(secret if at_the_issuer else right)
-        here.wait(30)
+        here.wait(80)
         here.interfered = False
+        if here.kind.nodes > 1:  # until all of them have heard of it, no program can know
+            self.call()
+            for program in self.programs:
+                program.failures.clear()
 
     # --- what must hold
 
@@ -165,9 +173,8 @@ class Rotations(RuleBasedStateMachine):
         if not hasattr(self, "rooms"):
             return
         assert self.here.broken == []
-        for program in self.programs:
-            program.live(self.here.at - _BEHIND, pace=0.6)
-            assert program.failures == []
+        self.call()
+        assert [program.failures for program in self.programs] == [[], []]
 
 
 class OfOneSlot(Rotations):

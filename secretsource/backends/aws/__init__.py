@@ -243,8 +243,16 @@ class AwsBackend:
     ) -> None:
         self._layout.claim(reference, held, pending, state, beside=beside, timeout=timeout)
 
-    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
-        self._layout.note(reference, held, state, timeout=timeout)
+    def note(
+        self,
+        reference: SecretReference,
+        held: Held,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret] = {},
+        timeout: float,
+    ) -> None:
+        self._layout.note(reference, held, state, beside=beside, timeout=timeout)
 
     def promote(
         self, reference: SecretReference, held: Held, state: RotationState, *, keep_previous: bool, timeout: float

@@ -264,7 +264,20 @@ class LabelsLayout(DocumentLayout):
                 change.withdraw({PENDING: made, CLAIM: made})
             change.tidy_others(seen, made)
 
-    def note(self, reference: SecretReference, held: Held, state: RotationState, *, timeout: float) -> None:
+    def note(
+        self,
+        reference: SecretReference,
+        held: Held,
+        state: RotationState,
+        *,
+        beside: Mapping[str, Secret] = {},
+        timeout: float,
+    ) -> None:
+        if beside:
+            raise ConfigurationError(
+                f"{', '.join(beside)} cannot be kept at {reference} without a new version, which a note is not",
+                hint="AwsBackend(layout='document') keeps all in one version",
+            )
         with self._change(reference, held, timeout) as change:
             if held.pending is None and state.intended:
                 return change.intend(state)

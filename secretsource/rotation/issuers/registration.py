@@ -134,12 +134,9 @@ class Registration(Adapter):
             return minted
         if text_at(updated, "client_id") is None:
             return Unknown(f"{what}: the answer describes no client")
-        hint = "Change it in another way"
-        if self._newer_token(client) is not None:
-            hint += (
-                ". It has given a new registration access token, which is kept nowhere: have its administrator give one"
-            )
-        return Refused("this server does not change the secret at an update", hint)
+        newer = self._newer_token(client)
+        beside = None if newer is None else {self._token: newer}
+        return Refused("this server does not change the secret at an update", "Change it in another way", beside)
 
     def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
         """There is nothing to remove: the next reading has the secret whose answer was lost."""

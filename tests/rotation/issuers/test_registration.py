@@ -204,9 +204,13 @@ def test_a_server_that_does_not_change_the_secret_is_known_by_its_answer(server:
     server.rotates = False
     refused = _refused(Registration(), _client(server))
     assert refused.reason == "this server does not change the secret at an update"
-    assert "kept nowhere" not in str(refused.hint)
-    server.rotates_token = True
-    assert "kept nowhere" in str(_refused(Registration(), _client(server)).hint)
+    assert refused.beside is None
+
+
+def test_a_new_token_of_such_a_server_is_handed_over_to_be_kept(server: AuthlibServer) -> None:
+    server.rotates, server.rotates_token = False, True
+    refused = _refused(Registration(), _client(server))
+    assert list(refused.beside or {}) == ["registration_access_token"]
 
 
 def test_a_token_that_no_store_holds_yet_is_used_for_the_next_call(server: AuthlibServer) -> None:
