@@ -37,7 +37,9 @@ def outcome_of(said: object, *secrets: Kept) -> Applied | Minted | Refused | Unk
         case Applied():
             return Applied(_name(said.id, secrets), _instant(said.expires))
         case Refused():
-            return Refused(fit(said.reason, *secrets), None if said.hint is None else fit(said.hint, *secrets))
+            beside = _texts(said.beside)
+            more = (*secrets, *beside.values())
+            return Refused(fit(said.reason, *more), None if said.hint is None else fit(said.hint, *more), beside)
         case Unknown():
             return Unknown(fit(said.reason, *secrets))
         case Minted():
@@ -68,10 +70,14 @@ def _minted(said: Minted, secrets: tuple[Kept, ...]) -> Minted | Unknown:
     secret = _wrapped(said.secret)
     if secret is None:
         return Unknown(f"the adapter gave a {type(said.secret).__name__} as the secret")
-    beside = said.beside if isinstance(said.beside, Mapping) else {}
-    found = {name: text for name, one in beside.items() if (text := _wrapped(one)) is not None}
+    found = _texts(said.beside)
     name = _name(said.id, (*secrets, secret, *found.values()))
     return replace(said, secret=secret, id=name, expires=_instant(said.expires), beside=found)
+
+
+def _texts(beside: object) -> dict[str, Secret]:
+    given = beside if isinstance(beside, Mapping) else {}
+    return {name: text for name, one in given.items() if isinstance(name, str) and (text := _wrapped(one)) is not None}
 
 
 def _wrapped(value: object) -> Secret | None:

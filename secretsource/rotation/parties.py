@@ -67,14 +67,15 @@ class Parties:
     def issuer_preflight(self, held: Held) -> Preflight:
         seconds = self.source.timeout
         limit = Deadline(seconds, self.clock)
-        said = in_time(
-            lambda left: self.adapter.check(self.client(held), limit), seconds, "asking the issuer", self.clock
+        # What an adapter gives is no local here: it may be anything.
+        found = in_time(
+            lambda left: preflight_of(self.adapter.check(self.client(held), limit), *_secrets_in(held)),
+            seconds,
+            "asking the issuer",
+            self.clock,
         )
-        found = preflight_of(said, *_secrets_in(held))
         if found is None:
-            raise ConfigurationError(
-                f"{type(self.adapter).__name__}.check gave a {type(said).__name__}", hint="It gives a Preflight"
-            )
+            raise ConfigurationError(f"{type(self.adapter).__name__}.check gave no Preflight", hint="It gives one")
         self._expires = found.expires
         return found
 

@@ -414,14 +414,19 @@ class Run:
     def _called(self, step: Step, held: Held, seconds: float, call: Callable[[Deadline], Any]) -> Any:
         """How a call ended, which lasts no longer than it was announced for, whatever the adapter does."""
         began, limit = self._clock.monotonic(), Deadline(seconds, self._clock)
-        said: Any
+        outcome: Any
         try:
-            said = in_time(lambda left: call(limit), seconds, f"{step.kind} at the issuer", self._clock)
+            outcome = in_time(
+                # What an adapter gives is no local here: it may be anything.
+                lambda left: self._parties.outcome(call(limit), held),
+                seconds,
+                f"{step.kind} at the issuer",
+                self._clock,
+            )
         except ConfigurationError as error:
-            said = Refused(error.message, error.hint)
+            outcome = self._parties.outcome(Refused(error.message, error.hint), held)
         except SecretSourceError as error:
-            said = Unknown(type(error).__name__)
-        outcome = self._parties.outcome(said, held)
+            outcome = Unknown(type(error).__name__)
         self.known.forget_evidence()
         if isinstance(outcome, Refused) and step.kind in ("apply", "mint"):
             reason = f"the issuer refused it: {outcome.reason}"

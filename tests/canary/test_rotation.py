@@ -223,15 +223,14 @@ def test_a_party_that_breaks_at_each_call(watch: Watch, place: str, breaks: str)
     if place in ON_OUR_THREAD and breaks in ENDS_OF_A_PROCESS:
         pytest.skip("an interrupt is left alone")
     with scene(watch, PLACES[place][1]) as it:
-        it.plan[breaking(it, place), None] = BREAKS[breaks]
-        rotation = it.rotation(max_wait=100)
+        # A store that only says that it writes is asked again and again.
+        name = breaking(it, place)
+        it.plan[name, 1 if name == "write" else None] = BREAKS[breaks]
+        rotation = it.rotation(wait=3, soak=3, max_wait=8)
         for verb in ("plan", "run", "abort"):
             ends(it, verb, rotation)
         it.plan.clear()
         ends(it, "run", it.rotation(max_wait=100))
-
-
-_NUMBERED = ("read", "write")
 
 
 @pytest.mark.parametrize("breaks", the_rest_slow(BREAKS, "lost", "RuntimeError"))
@@ -241,7 +240,7 @@ def test_a_store_that_breaks_once(watch: Watch, kind: str, breaks: str) -> None:
     with scene(watch, kind) as it:
         it.rotation().run()
         counted = dict(it.store.made)
-    for name in _NUMBERED:
+    for name in ("read", "write"):
         for number in range(1, counted[name] + 1):
             with scene(watch, kind) as it:
                 it.plan[name, number] = BREAKS[breaks]

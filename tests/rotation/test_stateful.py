@@ -79,7 +79,7 @@ class Rotations(RuleBasedStateMachine):
     def goes_on(self, who: int, wish: str, steps: int) -> None:
         for _ in range(steps):
             report = self.rotator(who).ask("step", wish)
-            if isinstance(report, Report) and report.result == "waiting":
+            if isinstance(report, Report) and report.result in ("waiting", "ambiguous"):
                 self.here.wait(min(report.retry_after or 1.0, 5.0))
             elif report is not None:
                 return

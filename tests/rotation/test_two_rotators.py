@@ -26,6 +26,7 @@ from ..backends.secrets_manager import Moto
 from ..stores import in_threads
 from .programs import calling
 from .site import CLIENT, FIRST, Memory
+from .world import KINDS, Process, quick, world
 
 ROTATORS = 2
 
@@ -129,3 +130,23 @@ def test_of_two_rotators_at_once_one_rotation_comes(place: Place, issuer: FakeIs
     assert (held.pending, held.previous) == (None, None)
     assert seen > 10
     assert calls.failed == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whichever_of_two_makes_the_next_step_one_rotation_comes(kind: str) -> None:
+    """By force, so that nothing but having taken part tells the one that the other has ended it."""
+    for seed in range(8):
+        with world(kind, seed=seed) as here:
+            rotators = [Process(here, quick()) for _ in range(ROTATORS)]
+            said: list[Report | None] = [None] * ROTATORS
+            while None in said:
+                number = here.dice.choice([number for number, report in enumerate(said) if report is None])
+                report = rotators[number].ask("step", "rotate")
+                if isinstance(report, Report) and report.result in ("waiting", "ambiguous"):
+                    here.wait(min(report.retry_after or 1.0, 1.0))
+                elif isinstance(report, Report):
+                    said[number] = report
+        assert {report.result for report in said if report is not None} == {"done"}, f"seed {seed}"
+        assert len({report.rotation for report in said if report is not None}) == 1, f"seed {seed}"
+        assert len({kept.current for kept in here.history.store.values}) == 2, f"seed {seed}: before and after"
+        assert here.broken == []

@@ -13,11 +13,12 @@ import itertools
 import json
 import os
 import random
+import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from unittest.mock import patch
 
 from secretsource import Document, SecretReference, SecretSourceError, TokenSource
@@ -39,7 +40,6 @@ from secretsource.rotation import (
     Rotation,
     Unknown,
 )
-from secretsource.rotation import run as run_module
 from secretsource.secret import Secret
 from secretsource.state import RotationState
 
@@ -536,7 +536,7 @@ class Process:
             manner()
             manner = None
         if not lands:
-            manner = {"late": "failed", "adrift": "before"}.get(manner or "", manner)
+            manner = "failed" if manner == "late" else "before" if manner == "adrift" else manner
         if manner == "before":
             self._ends()
         if manner == "failed":
@@ -666,7 +666,7 @@ class _Store:
         if self._process.world.down.last:
             self._unheard()
 
-    def _unheard(self) -> Any:
+    def _unheard(self) -> NoReturn:
         raise BackendUnavailable("no answer", reference=self._process.world.store.name)
 
 
@@ -772,11 +772,12 @@ def _counted(name: str, real: Callable[..., Any], world: World) -> Callable[...,
 @contextmanager
 def world(kind: Kind | str, *, seed: int = 0, ttl: float = 1.0, folder: Path | None = None) -> Iterator[World]:
     """A world, while which there are no threads, and the same random numbers for the same seed."""
-    with virtual_time(seed) as dice, patch.object(run_module.secrets, "randbelow", dice.randrange):
+    with virtual_time(seed) as dice, patch.object(secrets, "randbelow", dice.randrange):
         made = World(KINDS[kind] if isinstance(kind, str) else kind, dice, ttl=ttl, folder=folder)
         if folder is None:
             yield made
             return
-        calls = {name: _counted(name, getattr(os, name), made) for name in _FILE_CALLS}
-        with patch.multiple(os, **calls):
+        with ExitStack() as stack:
+            for name in _FILE_CALLS:
+                stack.enter_context(patch.object(os, name, _counted(name, getattr(os, name), made)))
             yield made

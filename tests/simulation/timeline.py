@@ -41,6 +41,11 @@ class Timeline(Generic[T]):
     def last(self) -> T:
         return self._values[-1]
 
+    @property
+    def values(self) -> list[T]:
+        """Each that it has had."""
+        return list(self._values)
+
     def becomes(self, value: T, moment: float) -> None:
         assert moment >= self._moments[-1], "a history is written forwards"
         self._moments.append(moment)
