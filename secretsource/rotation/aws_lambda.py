@@ -236,8 +236,9 @@ class _Step:
             return
         client, label = self._parties.client(held), f"secretsource-{self._event.token}"
         # An earlier attempt may have died with a secret that nobody holds.
-        self._check(self._adapter.reap(client, label, self._call()), "removing what an earlier attempt generated")
-        minted = self._adapter.mint(client, label, self._call())
+        reaped = self._parties.asked(lambda: self._adapter.reap(client, label, self._call()), held)
+        self._check(reaped, "removing what an earlier attempt generated")
+        minted = self._parties.asked(lambda: self._adapter.mint(client, label, self._call()), held)
         if not isinstance(minted, Minted):
             self._check(minted, "generating a secret")
             return
@@ -259,12 +260,12 @@ class _Step:
         if self._parties.policy.wait:
             self._wait()
             held = self._pending()
-        client = self._parties.client(held)
+        client, pending = self._parties.client(held), _of(held.pending)
         try:
-            self._adapter.prepare(client)
-            outcome = self._adapter.apply(client, _of(held.pending), self._call())
+            self._parties.prepare(held)
+            outcome = self._parties.asked(lambda: self._adapter.apply(client, pending, self._call()), held)
         finally:
-            self._adapter.close()
+            self._parties.close()
         if isinstance(outcome, Refused):
             self._check(outcome, "setting the secret")
         if not self._patiently(held):  # also what looks done: the token endpoint is the one to ask
@@ -330,9 +331,11 @@ class _Step:
                 issuer=self._parties.target.name,
             )
         client = self._parties.client(held)
-        self._check(self._adapter.retire(client, None, None, self._call()), "ending the older secret")
+        retired = self._parties.asked(lambda: self._adapter.retire(client, None, None, self._call()), held)
+        self._check(retired, "ending the older secret")
         if self._can.restores:
-            self._check(self._adapter.remove(client, None, None, self._call()), "removing the older secret")
+            removed = self._parties.asked(lambda: self._adapter.remove(client, None, None, self._call()), held)
+            self._check(removed, "removing the older secret")
 
     def _accepts(self, held: Held) -> bool:
         said = self._parties.probe(held, _of(held.pending))

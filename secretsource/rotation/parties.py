@@ -108,6 +108,15 @@ class Parties:
         """How the adapter says that a call ended, with no secret in its texts."""
         return outcome_of(said, *_secrets_in(held), *more)
 
+    def asked(self, call: Callable[[], object], held: Held) -> Applied | Minted | Refused | Unknown:
+        """How a call to the adapter ended, whatever it raises."""
+        try:
+            return self.outcome(call(), held)
+        except ConfigurationError as error:
+            return self.outcome(Refused(error.message, error.hint), held)
+        except Exception as error:  # its text may hold a secret
+            return Unknown(f"{type(self.adapter).__name__} raised {type(error).__name__}")
+
     def reason(self, text: object, held: Held, token: Token | None) -> str:
         """Why a gate says what it says, if no secret is in it."""
         return fit(text, *_secrets_in(held), token)

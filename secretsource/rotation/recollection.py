@@ -50,6 +50,10 @@ class Recollection:
     def note_written(self, before: Held, state: RotationState) -> None:
         self._overwritten = None if before.state == state else (before.version, before.state)
 
+    def forget_written(self) -> None:
+        """The store has lost it, as one does that fails over: what it gives is what there is."""
+        self._overwritten = None
+
     def notice(self, held: Held) -> None:
         """Forget what is no longer so."""
         about = (held.current, held.pending, held.previous, phase_of(held) == "aborting")

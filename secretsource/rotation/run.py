@@ -31,6 +31,7 @@ __all__ = ["Report", "Result", "Run"]
 Result = Literal["done", "waiting", "held", "failed", "ambiguous", "drift"]
 
 _LONGEST_SLEEP = 15.0
+_SHORTEST_SLEEP = 0.001  # instants are stored in milliseconds: a wall clock may not show less
 _BETWEEN_READS = 0.2
 _READS_THAT_MAY_BE_BEHIND = 25
 _OVERTAKEN_AT_MOST = 50
@@ -108,6 +109,8 @@ class Run:
                 break
             self._clock.sleep(_BETWEEN_READS)
             held = self._parties.read()
+        else:
+            self.known.forget_written()
         return held
 
     def _decided(self, held: Held, wish: Wish, deadline: Deadline) -> Report | None:
@@ -181,7 +184,7 @@ class Run:
             self._waited_for = step.reason
             self._tell(step, view.held, "waiting", self._clock.monotonic(), step.reason)
             self._emit()  # before it waits, for who looks on
-        self._clock.sleep(min(step.wait, _LONGEST_SLEEP))  # meanwhile another may have gone on
+        self._clock.sleep(min(max(step.wait, _SHORTEST_SLEEP), _LONGEST_SLEEP))  # meanwhile another may have gone on
         return None
 
     def _prove(self, step: Step, view: View) -> Report | None:

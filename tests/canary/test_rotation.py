@@ -286,7 +286,7 @@ ANSWERS: dict[str, tuple[str, Callable[[Scene], Breaks]]] = {
         "mint",
         secret_in(lambda s: Minted(Secret(s), beside={"key": s})),  # type: ignore[dict-item]
     ),
-    "a refusal to mint that repeats it": ("mint", secret_in(lambda s: Refused(s))),
+    "a refusal to mint that repeats the current one": ("mint", secret_in(Refused, name="current secret")),
     "a refusal to retire that repeats it": ("retire", secret_in(lambda s: Refused(s, s))),
 }
 

@@ -738,7 +738,8 @@ class _Adapter:
         late = process.plan.get(process.effects + 1) in ("late", "adrift")
         if late:
             world.called(what, secret, timeout, named)
-        landing = process.rotation.policy.landing or 0.0
+        # By then it has taken effect, also where the issuer commits after it has answered.
+        landing = (process.rotation.policy.landing or 0.0) - world.kind.commit
         return process.effect(
             what,
             go if late else checked,
