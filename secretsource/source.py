@@ -269,7 +269,7 @@ class TokenSource:
         self._refused: dict[bytes, None] = {}
         self._failed: dict[bytes, tuple[float, SecretSourceError]] = {}
         self._last_error: str | None = None
-        self._not_before = _NEVER  # seconds since 1970: no older token is kept
+        self._not_before = self._not_before_ahead = _NEVER  # seconds since 1970: no older token is kept
         self._closed = False
         self._warned_of_loop = False
         self._client: tuple[str, int] | None = None  # its ID, and the ticket of the reading that named it
@@ -615,8 +615,11 @@ class TokenSource:
 
     def _drop_leaked(self, not_before: float) -> None:
         """Drop tokens that were obtained before a secret that has leaked was changed."""
-        # It may lie ahead: what is obtained from now on is looked at again.
-        since = min(not_before, self._clock.now().wall)
+        now = self._clock.now().wall
+        if not_before > now and not_before == self._not_before_ahead:
+            return
+        # One that lies ahead counts now, for what was obtained before this, and again once it has come.
+        since, self._not_before_ahead = min(not_before, now), not_before
         self._drop(lambda kept: kept.token.obtained.wall < since)
         self._not_before = since
 

@@ -53,6 +53,7 @@ _ASK_AGAIN = (1.0, 10.0)  # seconds: the first pause, and the longest
 _ASK_AGAIN_OF_LOCKOUT = 60.0
 _GENERATED_MUST_WORK_WITHIN = 600.0
 _CALLS_OF_A_GAP = 3
+_CALLS_IN_VAIN = 5
 
 
 class Evidence(NamedTuple):
@@ -268,6 +269,8 @@ def _going_on(view: View) -> Step:
         return _going_back(view)
     if said.age > FRESH:
         return Step("prove", "which secrets the issuer accepts")
+    if state.calls >= _CALLS_IN_VAIN and not view.capabilities.asks:
+        return _going_back(view)
     return Step("note", "a call is announced" if not state.calls else "the call has not taken effect: once more")
 
 
@@ -298,7 +301,7 @@ def _going_back(view: View) -> Step:
         return Step("note", "the pending secret is withdrawn", back=True, call="withdraw")
     if said.taking == "rejected":
         if _proved(said.returns, said.returned_for, policy) and said.age <= FRESH:
-            return Step("abandon", _said_no(view.memory) or "it was asked for")
+            return Step("abandon", _said_no(view.memory) or _why_back(view))
         return _look(view, f"proof {said.returns} of {policy.proofs} of the current secret", every=_spacing(policy))
     # The issuer has taken the pending one already.
     if (
@@ -406,6 +409,12 @@ def _can_withdraw(view: View) -> bool:
     """Whether the issuer can end the pending secret, and it alone."""
     ids = view.held.state.pending_id, view.held.state.current_id
     return view.capabilities.retires and not view.capabilities.single_slot and any(ids)
+
+
+def _why_back(view: View) -> str:
+    if view.wish in ("abort", "rollback"):
+        return "it was asked for"
+    return f"{view.held.state.calls} calls to the issuer had no effect"
 
 
 def _said_no(memory: Memory) -> str | None:

@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -61,6 +62,14 @@ class _NotWritten(Exception):
         self.error = error
 
 
+class _NotYet(Exception):
+    """Ends a step for which a gate wants more time: the consumers have not converged."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+
 class Run:
     """The steps that one process makes. What it knows beside the store is in `known`."""
 
@@ -72,6 +81,8 @@ class Run:
         self._events: list[Event] = []
         self._lost = 0  # steps in a row whose read or write was not made
         self._waited_for = ""
+        self._asked_when_it_ends = self._asked_a_person = False
+        self._undone = ""  # what could not be done of what was promised
 
     def go(self, wish: Wish) -> Report:
         """Steps, until there is none to be made within the policy's `max_wait`."""
@@ -117,17 +128,32 @@ class Run:
         self.known.notice(held)
         view = self.known.view(held, wish)
         step = decide(view)
-        began = self._clock.monotonic()
+        if step.kind == "done" and wish == "rotate" and not view.due.now and self._ends_soon(held):
+            return None
+        began, waiting = self._clock.monotonic(), None
         try:
             report = self._made(step, view, deadline)
         except _NotWritten as caught:
             failure = caught.error.again()
+        except _NotYet as caught:
+            waiting = caught.step
         else:
             self._lost = 0
             return report
+        if waiting is not None:
+            return self._wait(waiting, view, deadline)
         self._tell(step, held, "unknown", began, type(failure).__name__)
         self._overtaken(failure, deadline)
         return None
+
+    def _ends_soon(self, held: Held) -> bool:
+        """Whether the issuer says that the secret ends before its age would make it due; asked once in a run."""
+        if self._asked_when_it_ends:
+            return False
+        self._asked_when_it_ends = True
+        with suppress(SecretSourceError):  # nothing is due, so nothing has to be possible
+            self._parties.issuer_preflight(held)
+        return self._parties.due(held).now
 
     def _overtaken(self, failure: SecretSourceError, deadline: Deadline) -> None:
         """Have all read and decided again, a moment later: another was faster, the store is down, or an answer lost.
@@ -148,13 +174,15 @@ class Run:
                 return self._prove(step, view)
             case "done" | "held" | "failed" | "drift" as result:
                 self._tell(step, view.held, result, self._clock.monotonic(), step.reason)
-                return _report(result, step, view)
+                return _report(result, step._replace(hint=step.hint or self._undone or None), view)
             case "refuse":
                 raise ConfigurationError(f"{self._parties.name}: {step.reason}", hint=step.hint)
             case "claim":
                 return self._claim(step, view)
-            case "adopt" | "turn":
-                self._restate(step, view)
+            case "adopt":
+                return self._adopt(step, view)
+            case "turn":
+                self._write_note(step, view.held, replace(view.held.state, goal="rotate", by=self._by))
             case "intend" | "note":
                 return self._note(step, view)
             case "apply":
@@ -180,12 +208,25 @@ class Run:
             if self.known.unsaid is not None and not lost:
                 raise self.known.unsaid.again()
             return _report("ambiguous" if lost else "waiting", step, view, retry_after=step.wait)
+        self._remind(view)
         if step.reason != self._waited_for:
             self._waited_for = step.reason
             self._tell(step, view.held, "waiting", self._clock.monotonic(), step.reason)
             self._emit()  # before it waits, for who looks on
         self._clock.sleep(min(max(step.wait, _SHORTEST_SLEEP), _LONGEST_SLEEP))  # meanwhile another may have gone on
         return None
+
+    def _remind(self, view: View) -> None:
+        """Have a person told once more what to do, where another process has told it before."""
+        held, phase = view.held, phase_of(view.held)
+        if self._asked_a_person or not self._parties.capabilities.asks or phase not in ("applying", "aborting"):
+            return
+        secret = held.current if phase == "aborting" else held.pending
+        if secret is not None and view.open > self._policy.command_timeout:
+            step, client = Step("apply", back=phase == "aborting"), self._parties.client(held)
+            seconds = self._policy.command_timeout
+            self._asked_a_person = True
+            self._called(step, held, seconds, lambda limit: self._adapter.apply(client, secret, limit))
 
     def _prove(self, step: Step, view: View) -> Report | None:
         """Ask about the one being left, then about the one being taken.
@@ -229,14 +270,17 @@ class Run:
         )
         return None
 
-    def _restate(self, step: Step, view: View) -> None:
-        """Another state beside the same secrets."""
+    def _adopt(self, step: Step, view: View) -> Report | None:
+        """Begin with a pending secret that somebody else has put there."""
         held = view.held
-        if step.kind == "adopt":
-            state = self._begun(held.state, claimed=self._parties.now())
-        else:
-            state = replace(held.state, goal="rotate", by=self._by)
-        self._write_note(step, held, state)
+        stopped = self._passed("before_claim", step, view)
+        if stopped is not None:
+            return stopped
+        found = self._preflight(held)
+        current_id = short_name(found.current_id) or held.state.current_id
+        state = self._begun(held.state, claimed=self._parties.now(), current_id=current_id)
+        self._write_note(step, held, state, self._parties.missing_binding(held))
+        return None
 
     def _note(self, step: Step, view: View) -> Report | None:
         """Announce a call to the issuer, with the instant from which it may take effect."""
@@ -254,8 +298,8 @@ class Run:
             point: Point = "before_retire" if step.call == "retire" else "before_apply"
             stopped = None if asked else self._passed("converged", step, view) or self._passed(point, step, view)
             state = replace(held.state, goal="abort") if step.back else held.state
-        if stopped is not None or (self.known.memory.unwanted is not None and not step.back):
-            return stopped
+        if stopped is not None or self.known.memory.unwanted is not view.memory.unwanted:
+            return stopped  # a gate has just said no
         if step.call in ("apply", "mint"):
             self._parties.prepare(held)
         state = replace(
@@ -264,7 +308,8 @@ class Run:
             noted=self._parties.now(),
             open_for=max(self._policy.open_for, view.open),  # an earlier one may be open yet
             calls=state.calls + 1,
-            compromised=state.compromised or self._policy.compromised,
+            # A leak found while the last rotation soaks is not what that one was for.
+            compromised=state.compromised or (self._policy.compromised and step.call != "retire"),
         )
         at = self._clock.now()
         self._write_note(step, held, state)
@@ -275,7 +320,7 @@ class Run:
     def _promote(self, step: Step, view: View) -> Report | None:
         parties, held, state = self._parties, view.held, view.held.state
         stopped = self._passed("verify", step, view) or self._passed("before_promote", step, view)
-        if stopped is not None or self.known.memory.unwanted is not None:
+        if stopped is not None or self.known.memory.unwanted is not view.memory.unwanted:
             return stopped
         compromised, now = state.compromised or self._policy.compromised, parties.now()
         promoted = replace(
@@ -300,10 +345,12 @@ class Run:
 
     def _abandon(self, step: Step, view: View) -> None:
         parties, held = self._parties, view.held
-        # Nothing was changed, so no token is too old for it.
-        over = replace(self._over(held.state), tokens_not_before=None)
+        over = self._over(held.state)
+        if held.state.compromised:  # nothing was changed, so no token is too old for it
+            over = replace(over, tokens_not_before=None)
         self._write(step, held, over, lambda left: parties.store.abandon(parties.reference, held, over, timeout=left))
-        self._remember(abandoned=True)
+        memory = self.known.memory
+        self._remember(abandoned=True, unwanted=memory.unwanted or memory.refused or step.reason)
 
     def _drop(self, step: Step, view: View) -> Report | None:
         parties, held, state = self._parties, view.held, view.held.state
@@ -319,8 +366,8 @@ class Run:
             undone.extend([said] if said else [])
 
         self._write(step, held, over, write)
-        for text in undone:
-            self._tell(step, held, "unfinished", self._clock.monotonic(), text)
+        for self._undone in undone:
+            self._tell(step, held, "unfinished", self._clock.monotonic(), self._undone)
         # One that leaked is not done with by a rotation that had begun before that was known.
         self.known.memory = Memory(rotated=state.compromised or not self._policy.compromised)
         return None
@@ -334,6 +381,7 @@ class Run:
         client, seconds = self._parties.client(held), self.known.take_up()
         if not seconds:
             return
+        self._asked_a_person = True
         outcome = self._called(step, held, seconds, lambda limit: self._adapter.apply(client, secret, limit))
         if isinstance(outcome, Applied) and not step.back:
             self.known.learn(held.state.rotation, outcome.id, outcome.expires)
@@ -405,11 +453,14 @@ class Run:
         done = isinstance(outcome, Applied)
         if step.kind == "restore":
             self._remember(retired=False)
-            return _report("held" if done else "ambiguous", step, view)
+            hint = "See why the issuer does not accept the current secret before the old one is retired again"
+            return _report("held" if done else "ambiguous", step._replace(hint=hint), view)
         if not done:
             hint = getattr(outcome, "hint", None) or "Run it again: it goes on from here"
             reason = f"{step.kind}: {getattr(outcome, 'reason', 'the adapter answered another call')}"
-            return replace(_report("held", step, view), reason=reason, hint=hint)
+            # A missing right does not go away by itself; the current secret works.
+            result: Result = "failed" if isinstance(outcome, Refused) else "held"
+            return replace(_report(result, step, view), reason=reason, hint=hint)
         done_so = {"reap": "reaped", "withdraw": "withdrawn", "retire": "retired", "remove": "removed"}
         self._remember(**{done_so[step.kind]: True})
         return None
@@ -487,11 +538,9 @@ class Run:
         if isinstance(answer, Abort) and point in ("before_apply", "before_promote", "verify"):
             self._remember(unwanted=answer.reason)
             return None
-        result: Result = "held"
-        if isinstance(answer, Abort) and point == "before_claim":
-            result = "failed"
-        elif isinstance(answer, Hold) and point == "converged":
-            result = "waiting"
+        if isinstance(answer, Hold) and point == "converged":
+            raise _NotYet(Step("wait", f"{point}: {answer.reason}", _LONGEST_SLEEP))
+        result: Result = "failed" if isinstance(answer, Abort) and point == "before_claim" else "held"
         return replace(_report(result, step, view), reason=f"{point}: {answer.reason}")
 
     def _begun(self, before: RotationState, **changes: Any) -> RotationState:

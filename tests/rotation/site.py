@@ -79,6 +79,7 @@ class Administrator(Adapter):
         self.calls: list[str] = []
         self.answers: list[Refused | Unknown] = []
         self.deaf = False
+        self.ends: float | None = None
         self.given: list[str] = []
         self.afterwards: Callable[[], object] = lambda: None
 
@@ -88,7 +89,7 @@ class Administrator(Adapter):
 
     def check(self, client: Client, deadline: Deadline) -> Preflight:
         self.calls.append("check")
-        return Preflight()
+        return Preflight(expires=self.ends)
 
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Applied | Refused | Unknown:
         self.calls.append("apply")

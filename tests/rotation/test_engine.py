@@ -103,7 +103,7 @@ def test_one_that_the_issuer_has_already_is_promoted_at_once() -> None:
         at.issuer.set_secret(CLIENT, "not-a-real-secret-2")
         began = at.clock.monotonic()
         assert at.rotation(soak=0).run().result == "done"
-        assert at.administrator.calls == []
+        assert at.administrator.calls == ["check"]
         assert at.clock.monotonic() - began < 30
 
 
@@ -126,6 +126,42 @@ def test_a_lost_call_is_made_again_once_it_can_no_longer_take_effect() -> None:
         assert at.rotation().run().result == "done"
         assert at.administrator.calls.count("apply") == 2
         assert at.steps.count("claim") == 1
+
+
+def test_calls_that_have_no_effect_are_given_up_after_a_few() -> None:
+    with site() as at:
+        at.administrator.deaf = True
+        report = at.rotation(max_wait=3600).run()
+        assert (report.result, report.reason) == ("failed", "5 calls to the issuer had no effect")
+        assert at.administrator.calls.count("apply") == 5
+        assert at.store.clear["client_secret"] == FIRST
+
+
+def test_a_person_is_given_all_the_time_and_told_again_by_each_process() -> None:
+    with site(asks=True, landing=900) as at:
+        at.administrator.deaf = True
+        assert at.rotation(max_wait=70).run().result == "waiting"
+        assert at.rotation(max_wait=30).run().result == "waiting"
+        assert at.administrator.calls.count("apply") == 2
+        assert at.steps.count("note") == 1
+
+
+def test_a_secret_that_the_issuer_ends_soon_is_due_whatever_its_age() -> None:
+    with site() as at:
+        at.rotation().run()
+        at.clock.tick(30 * 86400)
+        assert "due in" in at.rotation(force=False).run().reason
+        ends = at.clock.now().wall + 86400
+        at.administrator.ends = ends
+        assert at.rotation(force=False).run().reason == "the secret is changed"
+
+
+def test_a_missing_right_to_end_the_old_secret_is_a_failure_and_no_matter_of_waiting() -> None:
+    with site(slots=2, retires=True) as at:
+        at.administrator.retire = lambda *_: Refused("no right")  # type: ignore[assignment, method-assign]
+        report = at.rotation(soak=0).run()
+        assert (report.result, report.phase) == ("failed", "soaking")
+        assert "no right" in report.reason
 
 
 def test_a_refused_secret_is_given_up_after_the_quarantine_and_the_next_run_makes_another() -> None:
@@ -308,6 +344,18 @@ def test_consumers_drop_older_tokens_when_they_read_the_store() -> None:
         eventually(lambda: source.token() is not old)
 
 
+def test_while_older_tokens_are_dropped_each_consumer_keeps_its_new_one() -> None:
+    with site(ttl=300) as at:
+        at.rotation(wait=0, compromised=True, landing=600, max_wait=0.5).run()
+        assert state(at).tokens_not_before > at.clock.now().wall + 500  # type: ignore[operator]
+        source = at.source()
+        tokens = set()
+        for _ in range(50):
+            tokens.add(source.token().access_token)
+            at.clock.tick(5)
+        assert len(tokens) == 1
+
+
 def test_they_drop_them_also_while_the_issuer_gives_no_other() -> None:
     with site(ttl=300) as at:
         source = at.source()
@@ -330,13 +378,24 @@ def test_there_is_no_way_back_to_a_leaked_secret() -> None:
             at.rotation().rollback()
 
 
-def test_a_leak_found_while_a_rotation_soaks_ends_that_and_begins_another() -> None:
-    with site() as at:
+@pytest.mark.parametrize("several", [{}, {"slots": 2, "retires": True}])
+def test_a_leak_found_while_a_rotation_soaks_ends_that_and_begins_another(several: dict[str, Any]) -> None:
+    with site(**several) as at:
         at.rotation(soak=7200, max_wait=120).run()
         leaked = at.store.clear["client_secret"]
         assert at.rotation(compromised=True).run().result == "done"
         assert leaked not in at.store.clear.values()
         assert at.steps.count("claim") == 2
+
+
+def test_an_abort_does_not_forget_an_earlier_leak() -> None:
+    with site() as at:
+        at.rotation(compromised=True).run()
+        leaked = state(at).tokens_not_before
+        at.clock.tick(7200)
+        at.rotation(wait=600, max_wait=30).run()
+        at.rotation().abort()
+        assert state(at).tokens_not_before == leaked
 
 
 # --- drift
@@ -406,8 +465,24 @@ def test_a_gate_that_holds_keeps_it_where_it_is(point: str, phase: str) -> None:
 
 def test_consumers_that_have_not_converged_are_waited_for() -> None:
     with site() as at:
-        report = at.rotation(gates=(Gate("converged", Hold("two of nine")),)).run()
+        gate, began = Gate("converged", Hold("two of nine")), at.clock.monotonic()
+        report = at.rotation(gates=(gate,), max_wait=300).run()
         assert (report.result, report.phase) == ("waiting", "claimed")
+        assert at.clock.monotonic() - began > 280
+        assert len(gate.told) > 10
+
+
+def test_a_gate_that_has_aborted_leaves_what_another_has_promoted_meanwhile() -> None:
+    with site(slots=2, retires=True) as at:
+
+        class Late:
+            def verify(self, moment: Moment, token: Token) -> Any:
+                at.rotation(soak=0, max_wait=200).run()
+                return Abort("no")
+
+        report = at.rotation(gates=(Late(),), soak=0, max_wait=200).run()
+        assert report.phase in ("idle", "soaking")
+        at.source().token()
 
 
 @pytest.mark.parametrize("point", ["before_apply", "before_promote", "verify"])
