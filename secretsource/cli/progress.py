@@ -35,9 +35,14 @@ class Audit:
         self.fault: str | None = None
         failure = None
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | getattr(os, "O_CLOEXEC", 0)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY
+            flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
             self._file = os.open(path, flags, 0o600)
-            self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)
+            status = os.fstat(self._file)
+            self._regular = stat.S_ISREG(status.st_mode)
+            if self._regular and (status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid())):
+                os.close(self._file)
+                failure = "others than you may write it (chmod 600 it, or name another)"
         except (OSError, ValueError) as error:
             failure = os.strerror(getattr(error, "errno", None) or 0) if isinstance(error, OSError) else "it is no path"
         if failure is not None:
@@ -52,10 +57,12 @@ class Audit:
             "instant": _instant(),
             "environment": settings.environment,
             "client": settings.client or settings.get("client_id", ""),
+            "issuer": settings.get("issuer") or settings.get("token_url") or "",
             "reference": event.source,
             "rotation": event.rotation,
             "step": event.step,
             "outcome": event.outcome,
+            "reason": event.reason,
             "actor": self._actor,
         }
         written = f"{json.dumps(clean(line))}\n".encode()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -114,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
     audit = None if options.audit is None else Audit(options.audit)
     screen = None if options.json else Screen(sys.stdout)
     teller = Teller(screen, audit, named=len(chosen) > 1)
-    with nullcontext() if audit is None else closing(audit):
+    with nullcontext() if audit is None else closing(audit), _ended_in_order():
         work = _Work(teller)
         if options.action == "status" and screen is not None:
             codes = work.table(chosen)
@@ -131,6 +133,26 @@ def _run(options: argparse.Namespace) -> int:
     elif skipped:
         screen.line(f"skipped, without an adapter in its rotation: {', '.join(skipped)}", "skipped")
     return code
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Have a signal that ends this process let it tidy up: a file with the secret in it may be there for a person."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+    numbers = [number for number in known if number is not None and signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _worst(codes: Sequence[int]) -> int:

@@ -18,8 +18,10 @@ or written out, with an adapter of your own:
     lambda_handler = rotation_function(Keycloak(…), issuer="https://sso.example.com", scope="orders.read")
 
 Each step can be repeated: a secret that is pending is never made anew, and one that works is not set again. The time
-of the function (its time-out, at most 15 minutes) bounds all of a step, the wait included. The secret before is not
-kept for a soak: an issuer that takes two at once is told to end the older one when the next is made.
+of the function (its time-out, at most 15 minutes) bounds all of a step: the wait, and the tokens that prove a secret,
+which are spread over the time that a change needs at the issuer. The secret before is not kept for a soak: an issuer
+that takes two at once is told to end the one under AWSPREVIOUS when the next is made, if it can tell that one by its
+name or value. Any other is left to people.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ..backends import Held
 from ..backends.aws import AwsBackend
@@ -47,6 +49,7 @@ from ..events import LOGGER
 from ..reference import SecretReference
 from ..secret import Secret
 from ..source import TokenSource
+from ..state import short_name
 from .generate import Generator
 from .issuers import adapter_called
 from .outcome import Adapter, Applied, Minted, Outcome, Refused, Unknown
@@ -227,12 +230,13 @@ class _Step:
         held = self._held()
         if held.pending is not None:
             return
-        if self._can.retires:
-            self._end_the_older(held)
-        self._parties.issuer_preflight(held)  # what would stand in the way is found before anything is made
+        found = self._parties.issuer_preflight(held)  # what would stand in the way is found before anything is changed
+        current_id = short_name(found.current_id) or held.state.current_id
+        if self._can.retires and held.previous is not None and (found.secrets is None or found.secrets > 1):
+            self._end_the_previous(held, current_id)
         beside = dict(self._parties.missing_binding(held))
         if self._can.chosen:
-            self._put(self._parties.new_secret(held), beside)
+            self._put(self._parties.new_secret(held), beside, None, current_id)
             return
         client, label = self._parties.client(held), f"secretsource-{self._event.token}"
         # An earlier attempt may have died with a secret that nobody holds.
@@ -242,7 +246,7 @@ class _Step:
         if not isinstance(minted, Minted):
             self._check(minted, "generating a secret")
             return
-        self._put(minted.secret, {**beside, **(minted.beside or {})})
+        self._put(minted.secret, {**beside, **(minted.beside or {})}, minted.id, current_id)
 
     def set(self) -> None:
         held = self._pending()
@@ -282,17 +286,14 @@ class _Step:
             said = self._parties.probe(held, held.current)
             accepted = said.word == "accepted"
         else:
-            accepted = self._patiently(held)
+            accepted = self._patiently(held, self._parties.policy.proofs)
         if not accepted:
-            which = "current" if held.pending is None else "pending"
-            raise CredentialsRejected(
-                f"the issuer does not accept the {which} secret of {self.name}",
-                hint="See whether it was set: the step before this one does it",
-                issuer=self._parties.target.name,
-            )
+            self._not_accepted("current" if held.pending is None else "pending")
 
     def finish(self) -> None:
-        self._pending()
+        """Much may have happened since it was tested."""
+        if not self._accepts(self._pending()):
+            self._not_accepted("pending")
         self._labels.make_current(self._parties.reference, self._event.token, timeout=self._seconds())
 
     # --- what they are made of
@@ -311,19 +312,32 @@ class _Step:
             )
         return held
 
-    def _put(self, secret: Secret, beside: Mapping[str, Secret]) -> None:
+    def _not_accepted(self, which: str) -> NoReturn:
+        raise CredentialsRejected(
+            f"the issuer does not accept the {which} secret of {self.name}",
+            hint="See whether it was set: the step setSecret does it",
+            issuer=self._parties.target.name,
+        )
+
+    def _put(self, secret: Secret, beside: Mapping[str, Secret], id: str | None, previous_id: str | None) -> None:
         event = self._event
         self._labels.put_pending(
             self._parties.reference,
             event.token,
             secret,
             beside=beside,
+            id=short_name(id),
+            previous_id=previous_id,
             rotation_token=event.rotation_token,
             timeout=self._seconds(),
         )
 
-    def _end_the_older(self, held: Held) -> None:
-        """Of the secrets that the issuer takes, so that there is room for the new one."""
+    def _end_the_previous(self, held: Held, keep: str | None) -> None:
+        """So that there is room for the new one. Without a name, an adapter would have to go by the age of secrets."""
+        gone = None if held.state.previous_id == keep else held.state.previous_id
+        if keep is None and gone is None:
+            LOGGER.warning("%s: the issuer has no name for its secrets, so the previous one is not ended", self.name)
+            return
         if self._parties.probe(held, held.current).word != "accepted":
             raise CredentialsRejected(
                 f"the issuer does not accept the current secret of {self.name}",
@@ -331,11 +345,13 @@ class _Step:
                 issuer=self._parties.target.name,
             )
         client = self._parties.client(held)
-        retired = self._parties.asked(lambda: self._adapter.retire(client, None, None, self._call()), held)
-        self._check(retired, "ending the older secret")
-        if self._can.restores:
-            removed = self._parties.asked(lambda: self._adapter.remove(client, None, None, self._call()), held)
-            self._check(removed, "removing the older secret")
+        ended = self._parties.asked(lambda: self._adapter.retire(client, keep, gone, self._call()), held)
+        if self._can.restores and isinstance(ended, Applied):
+            ended = self._parties.asked(lambda: self._adapter.remove(client, keep, gone, self._call()), held)
+        if isinstance(ended, Refused):  # then there may be room beside it
+            LOGGER.warning("%s: the previous secret is not ended: %s. %s", self.name, ended.reason, ended.hint or "")
+            return
+        self._check(ended, "ending the previous secret")
 
     def _accepts(self, held: Held) -> bool:
         said = self._parties.probe(held, _of(held.pending))
@@ -343,15 +359,28 @@ class _Step:
             raise said.error.again()
         return said.word == "accepted"
 
-    def _patiently(self, held: Held) -> bool:
-        """Whether it is accepted, in the time that a change needs to hold everywhere and an answer to come late."""
+    def _patiently(self, held: Held, proofs: int = 1) -> bool:
+        """Whether it is accepted, in the time that a change needs to hold everywhere and an answer to come late.
+
+        So many `proofs` in a row are spread over the time that it needs to hold, or over what is left.
+        """
+        propagation = self._parties.policy.propagation or 0.0
+        spread = propagation if proofs > 1 else 0.0
         limit = Deadline(
-            min(self._deadline.left(), self._can.propagation + self._can.landing + _ASKED_EVERY), self._clock
+            min(self._deadline.left(), propagation + self._can.landing + spread + _ASKED_EVERY), self._clock
         )
+        accepted, apart = 0, 0.0
         while True:
             said = self._parties.probe(held, _of(held.pending))
             if said.word == "accepted":
-                return True
+                accepted += 1
+                if accepted >= proofs:
+                    return True
+                if accepted == 1:
+                    apart = max(0.0, min(spread, self._deadline.left() - _ASKED_EVERY)) / (proofs - 1)
+                self._clock.sleep(apart)
+                continue
+            accepted = 0
             if limit.left() <= _ASKED_EVERY:
                 if said.error is not None:
                     raise said.error.again()

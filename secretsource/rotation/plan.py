@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..backends import Held
 from ..errors import ConfigurationError, CredentialsRejected, SecretSourceError
-from .decision import phase_of
+from .decision import Phase, phase_of
 from .parties import Parties
 from .policy import shown_duration
 
@@ -69,11 +69,21 @@ class _Looking:
             yield Finding("compromised", "warning", *self._what_may_fail())
 
     def steps(self) -> Iterator[str]:
-        parties, policy, can = self._parties, self._parties.policy, self._parties.capabilities
         assert self._held is not None
         phase = phase_of(self._held)
-        if phase == "idle" and not parties.due(self._held).now:
+        if phase == "idle" and not self._parties.due(self._held).now:
             return
+        yield from self._steps_from(phase)
+        if self._is_in_the_way(phase):
+            yield from self._steps_from("idle")
+
+    def _is_in_the_way(self, phase: Phase) -> bool:
+        """Whether what is under way is ended first: the secret that it has made has leaked."""
+        assert self._held is not None
+        return phase == "soaking" and self._parties.policy.compromised and not self._held.state.compromised
+
+    def _steps_from(self, phase: Phase) -> Iterator[str]:
+        policy, can = self._parties.policy, self._parties.capabilities
         if phase == "aborting":
             yield "have the issuer accept the current secret again, prove it, and give the pending one up"
             return
@@ -133,7 +143,10 @@ class _Looking:
         if phase == "idle":
             return Finding("under way", "ok", "no rotation is")
         found = f"rotation {state.rotation or 'without a name'} is {phase}, written by {state.by or 'somebody'}"
-        return Finding("under way", "warning", found, "It is gone on with, and no other one begun")
+        hint = "It is gone on with, and no other one begun"
+        if self._is_in_the_way(phase):
+            hint = "It is ended first, and then another one is made"
+        return Finding("under way", "warning", found, hint)
 
     def _issuer(self) -> Finding:
         parties, can = self._parties, self._parties.capabilities

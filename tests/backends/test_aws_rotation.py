@@ -274,7 +274,7 @@ def test_what_was_asked_for_in_vain_is_given_up(store: Store) -> None:
 def test_awspending_that_stays_on_the_current_version_is_none(store: Store) -> None:
     store.staged.labels["AWSPENDING"] = store.staged.first
     assert store.held.pending is None
-    assert store.backend.preflight(REFERENCE, timeout=20) == []
+    assert len(store.backend.preflight(REFERENCE, timeout=20)) == 1
     store.claim()
     assert store.held.pending == Secret(NEW)
 
@@ -369,8 +369,9 @@ def test_a_step_without_time_is_not_known_to_be_made(store: Store) -> None:
     assert "not written in time" in said
 
 
-def test_a_preflight_writes_nothing(store: Store) -> None:
-    store.backend.preflight(REFERENCE, timeout=20)
+def test_a_preflight_writes_nothing_and_says_that_it_does_not_know_the_rights_to(store: Store) -> None:
+    said = store.backend.preflight(REFERENCE, timeout=20)
+    assert "PutSecretValue and secretsmanager:UpdateSecretVersionStage are granted was not looked at" in said[-1]
     assert set(store.staged.operations) <= set(READS)
 
 

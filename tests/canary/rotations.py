@@ -305,8 +305,7 @@ class Scene:
         )
 
     def hangs(self, known: str, call: Callable[[], Any]) -> Any:
-        """Until the scene is over; the time of who waits is over at once."""
-        self.clock.tick(3600)
+        """Until the scene is over, and then with a text that nobody waits for."""
         self._hung.wait(_PATIENCE)
         raise RuntimeError(known)
 

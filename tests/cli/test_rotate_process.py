@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ..stores import eventually
 from . import PATIENCE, Terminal, called, process, started
 from .shops import AT_ONCE as AT_ONCE_AND_QUICKLY
 from .shops import OLD, Shop
@@ -138,6 +139,19 @@ def test_who_interrupts_it_is_told_how_to_go_on(shop: Shop) -> None:
     pending = shop.stored("pos")["client_secret_pending"]
     assert shop.rotate("resume").code == 0
     assert shop.stored("pos")["client_secret"] == pending
+
+
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGHUP])
+def test_a_file_with_the_secret_for_a_person_goes_with_the_process_that_made_it(shop: Shop, ends: int) -> None:
+    file = shop.folder / "revealed"
+    manual = ("--adapter", "manual", "--reveal-to", str(file), "--force", "--wait", "0s", "--max-wait", "5m")
+    with started("rotate", "run", *alone(shop), *manual) as child:
+        eventually(file.exists)
+        child.send_signal(ends)
+        child.communicate(timeout=PATIENCE)
+    assert child.returncode == 128 + ends
+    assert not file.exists()
+    assert shop.rotate("abort", "--landing", "0s").code in (0, 10)
 
 
 def test_a_client_of_a_configuration_is_named_in_what_to_do(shop: Shop, production: tuple[str, ...]) -> None:

@@ -333,7 +333,8 @@ def test_each_step_is_one_line_of_the_audit(shop: Shop) -> None:
     assert shop.of("run", "--all", "--force", "--audit", str(path)).code == 0
     assert path.stat().st_mode & 0o7777 == 0o600
     audited = [json.loads(line) for line in path.read_text().splitlines()]
-    names = ["instant", "environment", "client", "reference", "rotation", "step", "outcome", "actor"]
+    names = ["instant", "environment", "client", "issuer", "reference", "rotation", "step", "outcome"]
+    names += ["reason", "actor"]
     assert all(list(line) == names for line in audited)
     wanted = ["claim", "note", "apply", "promote", "drop"]
     for client in ("pos", "stock"):
@@ -343,6 +344,20 @@ def test_each_step_is_one_line_of_the_audit(shop: Shop) -> None:
         assert {line["reference"] for line in made} == {f"file://{shop.file(client)}"}
     secrets = {OLD, *(shop.stored(client)["client_secret"] for client in ("pos", "stock"))}
     assert not any(secret in path.read_text() for secret in secrets)
+
+
+@pytest.mark.parametrize("made", ["a link", "for all"])
+def test_an_audit_that_others_lead_or_write_is_refused_before_anything_is_begun(shop: Shop, made: str) -> None:
+    path = shop.folder / "audit.jsonl"
+    if made == "a link":
+        path.symlink_to(shop.folder / "elsewhere.jsonl")
+    else:
+        path.touch()
+        path.chmod(0o666)
+    ran = shop.of("run", "--all", "--force", "--audit", str(path))
+    assert ran.code == 2
+    assert shop.changes == []
+    assert not (shop.folder / "elsewhere.jsonl").exists()
 
 
 def test_an_audit_is_only_appended_to_and_keeps_its_mode(shop: Shop) -> None:

@@ -6,9 +6,12 @@ import itertools
 import json
 import logging
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,8 +19,10 @@ import pytest
 from secretsource import ConfigurationError, CredentialsRejected, IssuerUnavailable, SecretReference
 from secretsource.backends.aws import AwsBackend
 from secretsource.errors import BackendUnavailable, SecretSourceError
-from secretsource.rotation import Refused, Unknown, aws_lambda
+from secretsource.rotation import Adapter, Refused, Unknown, aws_lambda
 from secretsource.rotation.aws_lambda import lambda_handler, rotation_function
+from secretsource.rotation.issuers.entra import Entra
+from secretsource.rotation.issuers.okta import Okta
 from secretsource.secret import Secret
 from secretsource.state import RotationState
 from secretsource.testing import Answer, FakeIssuer, Incoming, LoopbackServer, TickingClock
@@ -26,6 +31,10 @@ from ..backends.corrected_moto import corrected
 from ..backends.layouts import shows
 from ..backends.secrets_manager import ACCESS_KEY, REGION, SECRET_KEY, Asked, Moto, Scripted, refused
 from ..backends.staging import Staged
+from .issuers.fakes_entra import EntraSite
+from .issuers.fakes_okta import OktaSite
+from .issuers.vendors import API_TOKEN, CANARIES, CLIENT, Vendor
+from .issuers.vendors import OLD as FIRST
 from .site import Administrator
 
 OLD = "not-a-real-secret-old"
@@ -185,6 +194,37 @@ def test_fields_with_other_names_are_named(moto: Moto, issuer: FakeIssuer, clock
     assert pos.value("AWSCURRENT")["app"]["key"] == pos.administrator.given[-1]
 
 
+# --- proofs
+
+
+def test_a_secret_is_proved_by_tokens_over_the_time_that_a_change_needs(pos: AtMoto) -> None:
+    pos.begin()
+    pos.make("createSecret", "setSecret")
+    began, asked = pos.clock.monotonic(), pos.issuer.token_requests
+    pos.make("testSecret")
+    assert pos.issuer.token_requests - asked == 3
+    assert pos.clock.monotonic() - began >= pos.administrator.capabilities.propagation
+
+
+def test_one_that_is_no_longer_accepted_after_its_test_is_not_made_current(pos: AtMoto) -> None:
+    pos.begin()
+    pos.make(*STEPS[:3])
+    pos.issuer.set_secret("pos", OLD)
+    pos.fails(CredentialsRejected, "finishSecret", "pending secret")
+    with pos.issuer.down():
+        pos.fails(IssuerUnavailable, "finishSecret")
+    assert pos.value("AWSCURRENT")["client_secret"] == OLD
+    pos.make(*STEPS)
+    assert pos.value("AWSCURRENT")["client_secret"] == pos.administrator.given[-1]
+
+
+def test_nobody_is_asked_about_a_version_that_is_current_already(pos: AtMoto) -> None:
+    pos.begin()
+    pos.make(*STEPS)
+    with pos.issuer.down():
+        pos.make("finishSecret")
+
+
 # --- what stands in the way
 
 
@@ -270,15 +310,23 @@ def test_programs_are_given_time_and_no_more_than_the_function_has(
 # --- issuers of other kinds
 
 
-def test_an_issuer_with_two_secrets_ends_the_older_when_the_next_is_made(
-    moto: Moto, issuer: FakeIssuer, clock: TickingClock
-) -> None:
+def test_where_the_issuer_names_no_secret_none_is_ended(moto: Moto, issuer: FakeIssuer, clock: TickingClock) -> None:
     pos = AtMoto(moto, issuer, clock, slots=2, retires=True)
-    pos.administrator.given.append(OLD)
     for _ in range(2):
         pos.begin()
         pos.make(*STEPS)
-    assert [call.split()[0] for call in pos.administrator.calls] == ["retire", "check", "apply"] * 2
+    assert pos.administrator.calls == ["check", "apply"] * 2
+
+
+def test_names_of_secrets_that_the_issuer_generated_are_kept_for_their_end(
+    moto: Moto, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    pos = AtMoto(moto, issuer, clock, slots=2, retires=True, chosen=False)
+    for _ in range(3):
+        pos.begin()
+        pos.make(*STEPS)
+    retired = [call for call in pos.administrator.calls if call.startswith("retire")]
+    assert retired == ["retire None, keep id-1", "retire id-1, keep id-2"]
 
 
 def test_a_generated_secret_is_put_at_once_where_the_issuer_has_room_for_two(
@@ -294,6 +342,168 @@ def test_a_generated_secret_is_put_at_once_where_the_issuer_has_room_for_two(
             rotation_function(Administrator(issuer, clock, **more), issuer=issuer.url)
     with pytest.raises(ConfigurationError):
         rotation_function(pos.administrator)
+
+
+# --- at the vendors' sites
+
+
+class AtVendor(AtMoto):
+    """The same at a site that behaves like a vendor's."""
+
+    def __init__(self, moto: Moto, site: Vendor, adapter: Adapter, clock: TickingClock) -> None:
+        self.moto, self.site, self.clock = moto, site, clock
+        self.name = moto.create({"client_id": CLIENT, "client_secret": FIRST})
+        self.secret = moto.client.describe_secret(SecretId=self.name)["ARN"]
+        self.function = rotation_function(
+            adapter, backend=moto.backend(region=None), clock=clock, token_url=site.token_url
+        )
+        self.made: list[str] = [FIRST]
+
+    def rotate(self) -> None:
+        self.begin()
+        self.make(*STEPS)
+        self.made.append(self.value("AWSCURRENT")["client_secret"])
+
+    def refuses(self, says: str) -> None:
+        self.begin()
+        with pytest.raises(ConfigurationError, match=says) as caught:
+            self.make("createSecret")
+        assert not any(shows(caught.value, each) for each in (*CANARIES, *self.made))
+
+    @property
+    def accepted(self) -> list[bool]:
+        """Of all that were ever current, whether the site still takes it."""
+        return [self.site.gives(one) for one in self.made]
+
+
+@pytest.fixture
+def okta(clock: TickingClock) -> Iterator[OktaSite]:
+    with OktaSite(clock=clock) as site:
+        yield site
+
+
+@pytest.fixture
+def entra(clock: TickingClock) -> Iterator[EntraSite]:
+    with EntraSite(clock=clock, lag=8.0) as site:
+        yield site
+
+
+def at_okta(moto: Moto, site: OktaSite, clock: TickingClock, folder: Path) -> AtVendor:
+    token = folder / "okta-token"
+    token.write_text(API_TOKEN)
+    token.chmod(0o600)
+    return AtVendor(moto, site, Okta(site.origin, api_token=f"file://{token}"), clock)
+
+
+def at_entra(moto: Moto, site: EntraSite, clock: TickingClock) -> AtVendor:
+    return AtVendor(moto, site, Entra(admin=site.admin(), base_url=site.base_url, clock=clock), clock)
+
+
+def test_at_okta_the_previous_secret_is_ended_when_the_next_but_one_is_made(
+    moto: Moto, okta: OktaSite, clock: TickingClock, tmp_path: Path
+) -> None:
+    pos = at_okta(moto, okta, clock, tmp_path)
+    pos.rotate()
+    assert pos.accepted == [True, True]
+    assert okta.came("POST", "/lifecycle/") == okta.came("DELETE", "/") == 0, "there is no previous one yet"
+    pos.rotate()
+    assert pos.accepted == [False, True, True]
+    pos.rotate()
+    assert pos.accepted == [False, False, True, True]
+    assert len(okta.kept) == 2
+
+
+@pytest.mark.parametrize("made_by", ["somebody before", "somebody after"])
+@pytest.mark.parametrize("active", [True, False])
+def test_at_okta_the_secret_of_somebody_else_stays(
+    moto: Moto, okta: OktaSite, clock: TickingClock, tmp_path: Path, made_by: str, active: bool
+) -> None:
+    pos = at_okta(moto, okta, clock, tmp_path)
+    if made_by == "somebody after":
+        pos.rotate()
+        okta.kept = [one for one in okta.kept if one.value != FIRST]
+    other = okta.add("not-a-real-secret-of-somebody", active=active)
+    pos.refuses("two secrets in Okta already")
+    assert other in okta.kept
+    assert other.active is active
+    assert pos.accepted[-1]
+
+
+def test_where_okta_shows_nothing_of_its_secrets_none_is_ended(
+    moto: Moto, okta: OktaSite, clock: TickingClock, tmp_path: Path
+) -> None:
+    okta.clear = okta.hashed = False
+    pos = at_okta(moto, okta, clock, tmp_path)
+    pos.rotate()
+    # Somebody has gone back by hand: what is newest in Okta is not what programs use.
+    labels = moto.labels(pos.name)
+    moto.client.update_secret_version_stage(
+        SecretId=pos.name,
+        VersionStage="AWSCURRENT",
+        MoveToVersionId=labels["AWSPREVIOUS"],
+        RemoveFromVersionId=labels["AWSCURRENT"],
+    )
+    pos.refuses("two secrets in Okta already")
+    assert pos.accepted == [True, True]
+
+
+def test_at_entra_the_previous_secret_is_ended_when_the_next_but_one_is_made(
+    moto: Moto, entra: EntraSite, clock: TickingClock
+) -> None:
+    pos = at_entra(moto, entra, clock)
+    pos.rotate()
+    assert pos.accepted == [True, True]
+    assert entra.came("POST", "removePassword") == 0, "there is no previous one yet"
+    pos.rotate()
+    assert pos.accepted == [False, True, True]
+    pos.rotate()
+    assert pos.accepted == [False, False, True, True]
+
+
+def test_at_entra_what_looks_like_the_previous_secret_and_is_of_somebody_else_stays(
+    moto: Moto, entra: EntraSite, clock: TickingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = [entra.add("not-a-real-secret-of-somebody", since=0.0), entra.add("another-one", hint=None, since=0.0)]
+    pos = at_entra(moto, entra, clock)
+    pos.rotate()
+    assert "is not ended" not in caplog.text, "there is no previous one yet"
+    for _ in range(2):
+        pos.rotate()
+    assert all(one in entra.passwords for one in theirs)
+    assert pos.accepted == [True, False, True, True], "the first one has no name that was kept"
+    assert "which secret in Entra is to go cannot be told" in caplog.text
+    assert not any(each in caplog.text for each in (*CANARIES, *pos.made))
+
+
+@dataclass
+class LaggingSite(OktaSite):
+    """One of its two nodes has a new secret when `spread` seconds have gone."""
+
+    spread: float = 20.0
+
+    def accepts(self, client_id: str, secret: str, node: int) -> bool:
+        known = super().accepts(client_id, secret, node)
+        return known and (node == 0 or secret == FIRST or self.clock.monotonic() >= self.spread)
+
+
+def test_a_secret_that_one_node_does_not_take_yet_is_waited_for_and_not_for_ever(
+    moto: Moto, clock: TickingClock, tmp_path: Path
+) -> None:
+    with LaggingSite(clock=clock) as site:
+        pos = at_okta(moto, site, clock, tmp_path)
+        site.spread = clock.monotonic() + 20.0
+        pos.rotate()
+        assert clock.monotonic() >= site.spread
+        site.spread = clock.monotonic() + 1e6
+        pos.begin()
+        pos.make("createSecret", "setSecret")
+        began = clock.monotonic()
+        with pytest.raises(CredentialsRejected, match="pending secret"):
+            pos.make("testSecret")
+        assert clock.monotonic() - began < 120
+        began, site.spread = clock.monotonic(), 0.0
+        pos.function(pos.event("testSecret"), Remaining(6.0))
+        assert clock.monotonic() - began < 6, "the function has no more time"
 
 
 # --- crashes
@@ -371,6 +581,32 @@ def test_the_rotation_token_goes_to_putsecretvalue_and_into_no_log(
     assert all("RotationToken" not in asked.body for asked in staged.calls if asked.operation != "PutSecretValue")
     logged = caplog.text
     assert not any(each in logged for each in (OLD, ROTATION_TOKEN, *pos.administrator.given))
+
+
+def test_no_frame_of_ours_holds_what_is_sent_while_it_is_sent(
+    aws: Scripted, at_staged: AwsBackend, issuer: FakeIssuer, clock: TickingClock
+) -> None:
+    aws.script = staged = Staged({"client_id": "pos", "client_secret": OLD})
+    pos = Pos(issuer, clock, "prod/pos", at_staged)
+    events, caller = Events(staged, pos), threading.get_ident()
+    seen: list[str] = []
+
+    def look(number: int, asked: Asked) -> None:
+        if asked.operation == "PutSecretValue":
+            frame: FrameType | None = sys._current_frames()[caller]
+            while frame is not None:
+                if Path(frame.f_code.co_filename).is_relative_to(Path(aws_lambda.__file__).parents[1]):
+                    seen.append(f"{frame.f_code.co_name} {dict(frame.f_locals)!r}")
+                frame = frame.f_back
+
+    staged.before = look
+    events.run()
+    assert any(each.startswith("put ") for each in seen), "the call was seen from within"
+    sent = next(asked.body["SecretString"] for asked in staged.calls if asked.operation == "PutSecretValue")
+    secrets = (OLD, ROTATION_TOKEN, json.loads(sent)["client_secret"])
+    # The event is what Lambda gave.
+    inner = [each for each in seen if not each.startswith("called ")]
+    assert not any(secret in each for secret in secrets for each in inner)
 
 
 def test_where_awscurrent_has_moved_meanwhile_it_is_not_moved_again(

@@ -87,6 +87,19 @@ def test_a_leak_says_what_may_fail() -> None:
         assert "fails until it can" in finding.found
 
 
+def test_a_leak_found_in_a_soak_has_the_steps_of_a_rotation_of_its_own() -> None:
+    with site() as at:
+        at.rotation(soak=7200, max_wait=120).run()
+        at.store.writes.clear()
+        at.administrator.calls.clear()
+        plan = planned(at, compromised=True)
+        assert found(plan, "under way").hint == "It is ended first, and then another one is made"
+        assert plan.steps[:2] == (
+            "take the previous one out of the store",
+            "write a new secret into the store as pending",
+        )
+
+
 def test_a_document_for_another_issuer_is_refused_before_anything_is_sent() -> None:
     with site() as at, FakeIssuer() as other:
         at.store.fields["issuer"] = Secret(other.url)

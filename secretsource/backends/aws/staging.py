@@ -76,6 +76,10 @@ _LOOK_EVERY = 0.1
 _LOOK_FOR = 5.0  # seconds in which a label that was put somewhere is found there
 _ANEW = "Read it again, and decide again"
 _DEFAULT_FIELD = "client_secret"
+_NOT_LOOKED_AT = (
+    "whether secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage are granted was not looked at: "
+    "AWS says so only to who writes"
+)
 _BINDING = ("issuer", "token_url", "environment")  # which has no place in one text, and is not missed there
 
 
@@ -112,7 +116,7 @@ class LabelsLayout(DocumentLayout):
                 f"AWSPENDING is on version {pending}, which has no value, as a rotation by Lambda leaves it when it "
                 f"fails; it is taken off when a pending secret is put there"
             )
-        return said
+        return [*said, _NOT_LOOKED_AT]
 
     def read_held(self, reference: SecretReference, *, client_id: str | None, timeout: float) -> Held:
         """What is under the three labels. Raises SecretNotFound; ConfigurationError where a document's is under way."""
@@ -385,15 +389,25 @@ class LabelsLayout(DocumentLayout):
         pending: Secret,
         *,
         beside: Mapping[str, Secret],
+        id: str | None,
+        previous_id: str | None,
         rotation_token: Secret | None,
         timeout: float,
     ) -> None:
-        """The version of this token, under AWSPENDING; one that is there already stays as it is."""
+        """The version of this token, under AWSPENDING; one that is there already stays as it is.
+
+        `id`, `previous_id`: what the issuer calls this secret, and the one that is current until then.
+        """
         place, deadline = self._place_of(reference), Deadline(timeout)
         change = _Change(self, place, reference, self._described(place, reference, deadline), deadline)
         value = self._value(change.found.current, place, reference, deadline)
         before = _state_inside(tree_of(value, place, reference), reference)
-        state = RotationState(finished=round(time.time(), 3), tokens_not_before=before.tokens_not_before)
+        state = RotationState(
+            finished=round(time.time(), 3),
+            tokens_not_before=before.tokens_not_before,
+            current_id=id,
+            previous_id=previous_id,
+        )
         text, _ = change.text(value, state, _changes(reference, pending, beside))
         outcome = self._calls.tried(change.putting(token, text, [PENDING], rotation_token), place, deadline)
         if isinstance(outcome, Fault) and outcome.status != "ResourceExistsException":
@@ -580,13 +594,12 @@ class _Change:
         self, token: str, text: Secret, stages: list[str], rotation_token: Secret | None = None
     ) -> Action[bool]:
         def put(client: Any, region: str | None) -> bool:
-            more = {} if rotation_token is None else {"RotationToken": rotation_token.reveal()}
             client.put_secret_value(
                 SecretId=self._place.secret_in(region),
                 ClientRequestToken=token,
                 SecretString=text.reveal(),
                 VersionStages=stages,
-                **more,
+                **_handed_on(rotation_token),
             )
             return True
 
@@ -642,6 +655,11 @@ class _Change:
         self.tidy_states(current)
         if asked_for is not None:
             self.take_off({label: asked_for for label in ours(found.on(asked_for)) if label != intended(current)})
+
+
+def _handed_on(rotation_token: Secret | None) -> dict[str, str]:
+    """The argument for it, which no frame that makes a call keeps as a local."""
+    return {} if rotation_token is None else {"RotationToken": rotation_token.reveal()}
 
 
 def _names(current: str | None) -> Iterator[str]:

@@ -151,6 +151,7 @@ class Command(Adapter):
         _check_unalterable(path)  # which stays as it is: what is behind a link may look at its own name
         if not os.path.isfile(path) or not os.access(path, os.X_OK):
             raise ConfigurationError(f"{shown(path)} cannot be executed", hint=f"Run chmod u+x {shown(path)}")
+        _check_startable(path)
         self._found = path
         return path
 
@@ -323,3 +324,22 @@ def _in_words(ended: str) -> str:
         with suppress(ValueError):
             return f"ended by {signal.Signals(int(number)).name}"
     return "what watches it has ended" if word == "lost" else ended
+
+
+def _check_startable(path: str) -> None:
+    """Raise ConfigurationError for what the system would not start, before anything else is done."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(512)
+    except OSError:
+        return  # it may be executed and not read
+    if first.startswith(b"#!"):
+        words = first[2:].split()
+        if not words or not os.access(words[0], os.X_OK):
+            raise ConfigurationError(
+                f"{shown(path)} names an interpreter in its first line that is not there", hint="Correct that line"
+            )
+    elif sys.platform == "linux" and not first.startswith(b"\x7fELF"):
+        raise ConfigurationError(
+            f"{shown(path)} does not begin as a program does", hint="Begin a script with #!/bin/sh"
+        )

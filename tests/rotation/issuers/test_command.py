@@ -377,9 +377,18 @@ def test_a_file_that_cannot_be_executed_is_refused(script: Script) -> None:
         Command(script("exit 0", mode=0o600)).check(CLIENT, Deadline(_LONG))
 
 
-def test_a_script_without_an_interpreter_is_an_error_when_it_is_prepared(script: Script) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be started"):
-        Command(script("exit 0", interpreter="/no/such/interpreter")).prepare(CLIENT)
+def test_a_script_without_an_interpreter_is_an_error_before_anything_is_begun(script: Script) -> None:
+    with pytest.raises(ConfigurationError, match="names an interpreter in its first line that is not there"):
+        Command(script("exit 0", interpreter="/no/such/interpreter")).check(CLIENT, Deadline(_LONG))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a program begins is the system's own affair")
+def test_a_file_that_does_not_begin_as_a_program_is_refused_too(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("exit 0\n")
+    program.chmod(0o700)
+    with pytest.raises(ConfigurationError, match="does not begin as a program does"):
+        Command(str(program)).check(CLIENT, Deadline(_LONG))
 
 
 def test_a_folder_that_is_not_there_is_an_error_when_it_is_prepared(script: Script, tmp_path: Path) -> None:
