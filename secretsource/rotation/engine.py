@@ -95,7 +95,10 @@ class Rotation:
 
     def step(self, wish: Wish = "rotate") -> Report | None:
         """Make one step, and remember what it showed; a Report where there is none to be made now."""
-        return self._stepwise.step(wish, Deadline(0.0, self._parties.clock))
+        report = self._stepwise.step(wish, Deadline(0.0, self._parties.clock))
+        if report is not None:
+            self._parties.close()
+        return report
 
     def status(self) -> Status:
         """Where it stands. Only the store is read."""
@@ -125,7 +128,7 @@ class Rotation:
         kinds = {"current": held.current, "pending": held.pending, "previous": held.previous}
         said = {kind: parties.probe(held, secret) for kind, secret in kinds.items() if secret is not None}
         unsaid = next((each.error for each in said.values() if each.error is not None), None)
-        if unsaid is not None:
+        if unsaid is not None and said["current"].word != "accepted":
             raise unsaid.again()
         accepted = [f"the {kind} secret" for kind, each in said.items() if each.word == "accepted"]
         found = f"the issuer accepts {' and '.join(accepted) or 'none of the secrets that are kept'}"

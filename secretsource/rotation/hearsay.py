@@ -41,7 +41,8 @@ def outcome_of(said: object, *secrets: Kept) -> Applied | Minted | Refused | Unk
             more = (*secrets, *beside.values())
             return Refused(fit(said.reason, *more), None if said.hint is None else fit(said.hint, *more), beside)
         case Unknown():
-            return Unknown(fit(said.reason, *secrets))
+            beside = _texts(said.beside)
+            return Unknown(fit(said.reason, *secrets, *beside.values()), beside)
         case Minted():
             return _minted(said, secrets)
     return Unknown(f"the adapter answered by a {type(said).__name__}")

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol
 
 from ..clock import SYSTEM_CLOCK, Clock, Deadline
-from ..errors import ConfigurationError, SecretSourceError
+from ..errors import ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..events import Emitter
 from ..flight import Flight, Flights
 from ..token import Token
@@ -113,13 +113,8 @@ class Gates:
             answer = Flights[Any](name, Emitter()).run("gate", body, Deadline(self._timeout, self._clock))
         except SecretSourceError as error:
             # The text of what a gate raises may hold the token that it was given.
-            failed = "did not answer in time" if "DeadlineExceeded" in type(error).__name__ else "failed"
+            failed = "did not answer in time" if isinstance(error, DeadlineExceeded) else "failed"
             return Hold(f"{name} {failed}")
-        except BaseException as error:
-            failed = type(error).__name__
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            return Hold(f"{name} raised {failed}")
         if isinstance(answer, (Proceed, Hold, Abort)):
             return answer
         return Hold(f"{name} answered neither Proceed, Hold nor Abort")

@@ -87,9 +87,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It is not known whether it was done: no answer, or one that says nothing."""
+    """It is not known whether it was done: no answer, or one that says nothing. `beside`: as in Refused."""
 
     reason: str
+    beside: Mapping[str, Secret] | None = None
 
 
 Outcome = Applied | Refused | Unknown

@@ -393,13 +393,13 @@ class Run:
             return
         outcome = self._called(step, held, seconds, lambda limit: self._adapter.mint(client, label, limit))
         if isinstance(outcome, Minted):
-            self._keep(held, outcome)
-        elif isinstance(outcome, Refused) and outcome.beside:
-            self._write_note(step, held, held.state, outcome.beside)
+            self._keep_minted(held, outcome)
+        elif outcome.beside:
+            kept = outcome.beside
+            self._keep(step, held, held.state, lambda now, left: self._noted(now, held.state, kept, left))
 
-    def _keep(self, held: Held, minted: Minted) -> None:
-        """Write what the issuer has generated: nobody else has it, so this is tried for longer than other writes."""
-        parties, step = self._parties, Step("claim", "the issuer has generated it")
+    def _keep_minted(self, held: Held, minted: Minted) -> None:
+        parties = self._parties
         state = replace(
             held.state,
             intended=False,
@@ -409,23 +409,27 @@ class Run:
             pending_expires=minted.expires,
         )
         beside = {**parties.missing_binding(held), **(minted.beside or {})}
+
+        def claim(now: Held, left: float) -> None:
+            parties.store.claim(parties.reference, now, minted.secret, state, beside=beside, timeout=left)
+
+        self._keep(Step("claim", "the issuer has generated it"), held, state, claim)
+
+    def _keep(self, step: Step, held: Held, state: RotationState, write: Callable[[Held, float], None]) -> None:
+        """Write what the issuer has handed out: nobody else has it, so this is tried for longer than other writes."""
+        begun = held.state.rotation, held.state.intended, held.state.noted
         for attempt in range(_ATTEMPTS_TO_KEEP):
             now = held
-
-            def write(left: float, now: Held = now) -> None:
-                parties.store.claim(parties.reference, now, minted.secret, state, beside=beside, timeout=left)
-
             try:
-                self._write(step, now, state, write)
+                self._write(step, now, state, lambda left, now=now: write(now, left))  # type: ignore[misc]
                 return
             except _NotWritten:
                 self._clock.sleep(min(_BETWEEN_READS * 1.5**attempt, 5.0))
             try:
-                held = parties.read()
+                held = self._parties.read()
             except (BackendUnavailable, DeadlineExceeded):
                 continue
-            begun = held.state.rotation, held.state.intended, held.state.noted
-            if begun != (state.rotation, True, state.noted):
+            if (held.state.rotation, held.state.intended, held.state.noted) != begun:
                 return  # it is there; or somebody else goes on, and what was generated is reaped by its label
 
     def _end_at_the_issuer(self, step: Step, view: View) -> Report | None:
@@ -508,10 +512,10 @@ class Run:
     def _write_note(
         self, step: Step, held: Held, state: RotationState, beside: Mapping[str, Secret] | None = None
     ) -> None:
-        store, reference = self._parties.store, self._parties.reference
-        self._write(
-            step, held, state, lambda left: store.note(reference, held, state, beside=beside or {}, timeout=left)
-        )
+        self._write(step, held, state, lambda left: self._noted(held, state, beside or {}, left))
+
+    def _noted(self, held: Held, state: RotationState, beside: Mapping[str, Secret], left: float) -> None:
+        self._parties.store.note(self._parties.reference, held, state, beside=beside, timeout=left)
 
     def _preflight(self, held: Held) -> Preflight:
         """All that can be found out before anything is changed. Raises what stands in the way."""

@@ -93,6 +93,8 @@ class Canaries:
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
         self._needles: dict[str, Found] = {}
+        self._shortest = 0
+        self._clear: set[str] = set()  # texts that were looked through for all of these: most come again and again
 
     def __repr__(self) -> str:
         return f"<Canaries {', '.join(self._values)}>"
@@ -103,20 +105,29 @@ class Canaries:
 
     def add(self, name: str, value: str) -> str:
         """One that somebody else has made, as a server a token."""
+        if self._values.get(name) == value:
+            return value
         self._values.setdefault(name, value)
         for part, text in _parts(value):
             for encoding, encode in ENCODINGS.items():
                 self._needles.setdefault(encode(text), Found(name, f"{encoding}{part}"))
         # Longer ones first, so that a whole one is not called a half.
         self._needles = dict(sorted(self._needles.items(), key=lambda item: -len(item[0])))
+        self._shortest = min(map(len, self._needles))
+        self._clear.clear()
         return value
 
     def found_in(self, text: str | bytes | bytearray) -> Found | None:
         """The first canary in it."""
         if not isinstance(text, str):
             text = text.decode("utf-8", "surrogateescape")
+        if text in self._clear or len(text) < self._shortest:
+            return None
         # Not one regular expression: at some hundred needles that takes fourteen times as long.
-        return next((found for needle, found in self._needles.items() if needle in text), None)
+        found = next((found for needle, found in self._needles.items() if needle in text), None)
+        if found is None:
+            self._clear.add(text)
+        return found
 
 
 def _unique() -> str:

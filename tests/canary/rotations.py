@@ -121,8 +121,8 @@ class MarkedIssuer(FakeIssuer):
 
     token = ""
 
-    def _token(self, *given: Any) -> dict[str, Any]:
-        return {**super()._token(*given), "access_token": self.token}
+    def _token(self, authenticated: Any, form: Any, fault: Any) -> dict[str, Any]:
+        return {**super()._token(authenticated, form, fault), "access_token": self.token}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,14 @@ def test_a_person_who_does_nothing(watch: Watch) -> None:
     with scene(watch) as it:
         manual = Manual(say=Person(it, deaf=True), propagation=0, landing=1)
         for verb in ("run", "run", "status", "abort"):
-            ends(watch, by_hand(it, manual, max_wait=100), verb)
+            ends(watch, by_hand(it, manual, max_wait=30), verb)
         it.clock.tick(100)
         ends(watch, by_hand(it, manual, max_wait=100), "abort")
 
 
 def test_what_is_said_on_standard_error_holds_no_secret(watch: Watch) -> None:
     with scene(watch) as it:
-        ends(watch, by_hand(it, Manual(propagation=0, landing=1), max_wait=100), "run")
+        ends(watch, by_hand(it, Manual(propagation=0, landing=1), max_wait=30), "run")
 
 
 def test_a_secret_is_revealed_to_one_file_alone(watch: Watch) -> None:
@@ -152,7 +153,7 @@ def program(watch: Watch, name: str) -> Path:
     return watch.put("program", f"{text}{PROGRAMS[name]}\n", 0o700)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", the_rest_slow(PROGRAMS, "refuses", "is killed", "raises", "hangs"))
 def test_a_program_that_prints_what_it_is_given(watch: Watch, name: str) -> None:
     watch.folder.chmod(0o700)
     watch.setenv("POS_CLIENT_SECRET", watch.canary("a variable of ours"))
@@ -187,8 +188,9 @@ def test_a_program_with_a_secret_in_its_settings(watch: Watch) -> None:
     client = Client("pos", pending=Secret(watch.canary("pending secret")))
     watch.gives(lambda: adapter.apply(client, client.pending, Deadline(10.0)) if client.pending else None)
     watch.processes._seen.clear()  # where it was asked for
-    for argv in ([f"/nowhere/{'x'}", secret], ["/nowhere/program", f"--token={secret}"]):
-        watch.ends(lambda argv=argv: Command(argv).check(client, Deadline(1.0)))  # type: ignore[misc]
+    for argv in (["/nowhere/program", secret], ["/nowhere/program", f"--token={secret}"]):
+        # An argument is no place for a secret, and an object has its settings; no message repeats them.
+        watch.fails(ConfigurationError, lambda argv=argv: Command(argv).check(client, Deadline(1.0)), frames=False)  # type: ignore[misc]
 
 
 # --- RFC 7592 --------------------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ BAD: dict[str, Bad] = {
     "a redirect": lambda known, incoming: Answer(307, {"Location": f"https://elsewhere.example/{known.split()[0]}"}),
     "a reset": lambda known, incoming: Answer(fault=Fault(reset=True)),
 }
-USUAL = ("200 that repeats it all", "401 that repeats it all", "500 that repeats it all", "broken JSON")
+USUAL = ("200 that repeats it all", "broken JSON")
 
 
 @contextmanager
@@ -236,8 +238,7 @@ def registered(watch: Watch, answer: Callable[[str, Incoming], Answer | None], *
             if bad is not None:
                 return bad
             if incoming.method == "PUT":
-                given = json.loads(incoming.body).get("client_secret")
-                it.secrets["current secret"] = given or watch.canary(f"registered secret {next(numbers)}", PRINTABLE)
+                it.secrets["current secret"] = watch.canary(f"registered secret {next(numbers)}", PRINTABLE)
                 it.secrets["registration token"] = watch.canary(f"registration token {next(numbers)}", TOKEN)
                 it.issuer.set_secret("pos", it.secrets["current secret"])
             metadata = {"client_id": "pos", "client_secret": it.secrets["current secret"]}
@@ -251,7 +252,7 @@ def registered(watch: Watch, answer: Callable[[str, Incoming], Answer | None], *
             fields["registration_access_token"] = Secret(it.secrets["registration token"])
             fields["registration_client_uri"] = Secret(f"{server.origin}/register/pos")
             adapter = watch.look(Registration(update=update, propagation=0, landing=1, hosts=("127.0.0.1",)))
-            yield by_hand(it, adapter, max_wait=20)
+            yield by_hand(it, adapter, max_wait=200)
 
 
 UPDATES = ["without-secret", "with-secret"]
@@ -265,7 +266,7 @@ def test_a_client_that_is_registered(watch: Watch, update: str) -> None:
         watch.look(rotation)
 
 
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("update", the_rest_slow(UPDATES, "without-secret"))
 @pytest.mark.parametrize("bad", the_rest_slow(BAD, *USUAL))
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_a_registration_that_gives_everything_back(watch: Watch, method: str, bad: str, update: str) -> None:
@@ -280,6 +281,7 @@ def test_a_registration_that_gives_everything_back(watch: Watch, method: str, ba
 # --- the sites of others ---------------------------------------------------------------------------------------------
 
 KINDS = ["keycloak", "keycloak under a policy", "orchard", "orchard generated", "recipe", "okta", "auth0", "entra"]
+DIFFERENT = ("keycloak", "orchard", "recipe", "okta", "auth0", "entra")
 _VENDORS = {"okta": OktaSite, "auth0": Auth0Site, "entra": EntraSite}
 
 
@@ -293,9 +295,9 @@ class Site:
         watch.canary_of("API key", API_KEY)
         self.clock = TickingClock()
         if kind in _VENDORS:
-            self.site = _VENDORS[kind](clock=self.clock)
+            self.site = vendor = _VENDORS[kind](clock=self.clock)
             self.path = watch.put("pos.json", json.dumps({"client_id": "pos", "client_secret": vendors.OLD}))
-            self._adapter: Callable[[], Adapter] = lambda: adapter_of(self.site, watch.folder)
+            self._adapter: Callable[[], Adapter] = lambda: adapter_of(vendor, watch.folder)
         else:
             world = sites.World(kind, watch.folder)
             world.clock.between = self._lands
@@ -306,6 +308,17 @@ class Site:
     def _lands(self) -> None:
         if isinstance(self.site, OrchardSite):
             self.site.land()
+
+    def answers(self, answer: Callable[[Incoming, Callable[[Incoming], Answer]], Answer]) -> None:
+        """Calls to the administrator's API are answered so, by who could answer as usual."""
+        if isinstance(self.site, OrchardSite):
+            usual, paths = self.site._api, list(self.site.issuer._apis)
+            self.site.issuer._apis = dict.fromkeys(paths, lambda incoming: answer(incoming, usual))
+            return
+        whole, token_path = self.site._answer, self.site.token_path
+        self.site.server._answer = lambda incoming: (
+            whole(incoming) if incoming.path == token_path else answer(incoming, whole)
+        )
 
     def rotation(self, **policy: Any) -> Rotation:
         said = {"wait": 5, "soak": 5, "max_wait": 600, "force": True, "accept_gap": True, **policy}
@@ -318,7 +331,8 @@ class Site:
 
     def learn(self) -> None:
         """What the site has made, too."""
-        for number, token in enumerate(list(self.site.tokens)):
+        tokens = self.site.issuer._grants if isinstance(self.site, OrchardSite) else self.site.tokens
+        for number, token in enumerate(list(tokens)):
             self.watch.canary_of(f"token {number}", token)
         with suppress(ValueError, FileNotFoundError):
             for name, text in json.loads(self.path.read_text()).items():
@@ -339,21 +353,19 @@ def test_a_whole_rotation_at_a_site(watch: Watch, kind: str) -> None:
         assert not made.site.gives(vendors.OLD)
 
 
-@pytest.mark.parametrize("bad", the_rest_slow(BAD, "400 that repeats it all", "200 that repeats it all"))
+@pytest.mark.parametrize("bad", the_rest_slow(BAD, "200 that repeats it all"))
 @pytest.mark.parametrize("when", the_rest_slow(["everything", "changes", "reads"], "changes"))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", the_rest_slow(KINDS, *DIFFERENT))
 def test_a_site_that_gives_everything_back(watch: Watch, kind: str, when: str, bad: str) -> None:
     made = Site(watch, kind)
-    usual = made.site._answer
     known = f"{vendors.OLD} {vendors.ADMIN_SECRET} {vendors.API_TOKEN} {API_KEY}"
 
-    def answer(incoming: Incoming) -> Answer:
-        token = incoming.path == made.site.token_path
-        if not token and (when == "everything" or (incoming.method == "GET") == (when == "reads")):
+    def answer(incoming: Incoming, usual: Callable[[Incoming], Answer]) -> Answer:
+        if when == "everything" or (incoming.method == "GET") == (when == "reads"):
             return BAD[bad](known, incoming)
         return usual(incoming)
 
-    made.site.server._answer = answer  # type: ignore[attr-defined]
+    made.answers(answer)
     with made.site:
         for verb in ("plan", "run", "status", "abort"):
             rotation = made.rotation(max_wait=20, landing=1)
@@ -371,16 +383,17 @@ def _named_so(value: Any, secret: str) -> Any:
     return [_named_so(inner, secret) for inner in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", the_rest_slow(KINDS, *DIFFERENT))
 def test_a_site_whose_names_are_secrets(watch: Watch, kind: str) -> None:
     made = Site(watch, kind)
-    usual = made.site.administer
 
-    def administer(incoming: Incoming, body: Any) -> Any:
-        route = usual(incoming, body)
-        return route._replace(body=_named_so(route.body, vendors.OLD))
+    def answer(incoming: Incoming, usual: Callable[[Incoming], Answer]) -> Answer:
+        given = usual(incoming)
+        if not given.body:
+            return given
+        return replace(given, body=json.dumps(_named_so(json.loads(given.body), vendors.OLD)).encode())
 
-    made.site.administer = administer  # type: ignore[method-assign]
+    made.answers(answer)
     with made.site:
         for verb in ("plan", "run", "status"):
             ended = ends(watch, made.rotation(max_wait=20, landing=1), verb)

@@ -22,6 +22,7 @@ from secretsource.errors import BackendUnavailable, SecretSourceError
 from secretsource.rotation import Adapter, Refused, Unknown, aws_lambda
 from secretsource.rotation.aws_lambda import lambda_handler, rotation_function
 from secretsource.rotation.issuers.entra import Entra
+from secretsource.rotation.issuers.keycloak import Keycloak
 from secretsource.rotation.issuers.okta import Okta
 from secretsource.secret import Secret
 from secretsource.state import RotationState
@@ -32,6 +33,7 @@ from ..backends.layouts import shows
 from ..backends.secrets_manager import ACCESS_KEY, REGION, SECRET_KEY, Asked, Moto, Scripted, refused
 from ..backends.staging import Staged
 from .issuers.fakes_entra import EntraSite
+from .issuers.fakes_keycloak import REALM, KeycloakSite, RotationPolicy
 from .issuers.fakes_okta import OktaSite
 from .issuers.vendors import API_TOKEN, CANARIES, CLIENT, Vendor
 from .issuers.vendors import OLD as FIRST
@@ -473,6 +475,22 @@ def test_at_entra_what_looks_like_the_previous_secret_and_is_of_somebody_else_st
     assert pos.accepted == [True, False, True, True], "the first one has no name that was kept"
     assert "which secret in Entra is to go cannot be told" in caplog.text
     assert not any(each in caplog.text for each in (*CANARIES, *pos.made))
+
+
+def test_under_a_policy_of_keycloak_the_previous_secret_is_ended_and_that_of_somebody_else_stays(
+    moto: Moto, clock: TickingClock
+) -> None:
+    with KeycloakSite(clock=clock, policy=RotationPolicy()) as site:
+        adapter = Keycloak(site.origin, REALM, admin=site.admin(), policy=True, clock=clock)
+        pos = AtVendor(moto, site, adapter, clock)
+        assert pos.accepted == [True], "with the first token the policy acts"
+        pos.rotate()
+        assert pos.accepted == [True, True]
+        pos.rotate()
+        assert pos.accepted == [False, True, True]
+        pos.made[1] = site.attributes["client.secret.rotated"] = "not-a-real-secret-of-somebody"
+        pos.refuses("earlier secret beside the main one")
+        assert pos.accepted == [False, True, True]
 
 
 @dataclass

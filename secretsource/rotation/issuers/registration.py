@@ -8,6 +8,7 @@ it at an update: whether one does is known when it was asked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from ...clock import Deadline, checked_seconds
@@ -76,7 +77,7 @@ class Registration(Adapter):
         self._plain_http = (plain_http,) if isinstance(plain_http, str) else tuple(plain_http)
         self._transport = Transport(ca_file=ca_file, proxy=proxy)
         # A token that came in place of a kept one, and that no store holds yet: the kept one is no longer good.
-        self._newer: dict[str, tuple[Secret, Secret]] = {}
+        self._tokens: dict[str, tuple[Secret, Secret]] = {}
         self._capabilities = Capabilities(
             chosen=False,
             slots=slots,
@@ -127,16 +128,15 @@ class Registration(Adapter):
         what = f"updating the registration at {without_query(url)}"
         updated = _good(self._send(client, "PUT", deadline, body), what)
         if not isinstance(updated, Answer):
-            return updated
+            return replace(updated, beside=self._newer(client))
         self._keep_token(client, updated)
         minted = self._minted(client, updated)
         if minted is not None and minted.secret != secret_at(read, "client_secret"):
             return minted
         if text_at(updated, "client_id") is None:
-            return Unknown(f"{what}: the answer describes no client")
-        newer = self._newer_token(client)
-        beside = None if newer is None else {self._token: newer}
-        return Refused("this server does not change the secret at an update", "Change it in another way", beside)
+            return Unknown(f"{what}: the answer describes no client", self._newer(client))
+        hint = "Change it in another way"
+        return Refused("this server does not change the secret at an update", hint, self._newer(client))
 
     def reap(self, client: Client, label: str, deadline: Deadline) -> Outcome:
         """There is nothing to remove: the next reading has the secret whose answer was lost."""
@@ -169,11 +169,16 @@ class Registration(Adapter):
         """Remember the token of an answer until a store holds it."""
         token, kept = secret_at(answer, "registration_access_token"), client.beside[self._token]
         if token is not None and token != kept:
-            self._newer[client.client_id] = kept, token
+            self._tokens[client.client_id] = kept, token
 
     def _newer_token(self, client: Client) -> Secret | None:
-        before, newer = self._newer.get(client.client_id, (None, None))
+        before, newer = self._tokens.get(client.client_id, (None, None))
         return newer if before is not None and before == client.beside[self._token] else None
+
+    def _newer(self, client: Client) -> dict[str, Secret] | None:
+        """What no store holds yet."""
+        token = self._newer_token(client)
+        return None if token is None else {self._token: token}
 
     def _minted(self, client: Client, answer: Answer) -> Minted | None:
         """The secret of an answer with all that goes with it, if no store holds that secret."""
