@@ -31,6 +31,7 @@ from secretsource.events import (
     LifetimeAssumed,
     OriginLeft,
     PlainHttpAllowed,
+    RotationStep,
     RefreshFailed,
     ScopeNarrowed,
     TokenFetched,
@@ -61,6 +62,7 @@ ALL: dict[Event, int] = {
     TokenRefused(SOURCE, True): logging.INFO,
     OriginLeft(SOURCE, "https://pos.example.com", "https://other.example.com"): logging.WARNING,
     PlainHttpAllowed(SOURCE, "orchard:8080"): logging.WARNING,
+    RotationStep(SOURCE, "83cea5b2007cd30a", "promote", "done", 0.1): logging.INFO,
     CredentialsRecovered(SOURCE): logging.INFO,
     DiscoveryFailed(SOURCE, "IssuerUnavailable", "it is down"): logging.WARNING,
 }

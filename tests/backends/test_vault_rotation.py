@@ -432,7 +432,7 @@ def test_a_standby_that_lags_does_not_hide_a_version_from_destruction() -> None:
 def test_the_drop_never_fails_for_what_cannot_be_destroyed(path: str, reply: Answer, says: str) -> None:
     kv = Kv()
     with Scripted({**kv.script, path: reply}) as server:
-        one = Steps(by_token(server, timeout=0.6), REFERENCE)
+        one = Steps(by_token(server, timeout=2.0), REFERENCE)
         one.claim()
         one.promote()
         left = one.drop()

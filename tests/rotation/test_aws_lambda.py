@@ -558,7 +558,7 @@ def at_staged(aws: Scripted) -> AwsBackend:
     return aws.backend(attempts=1)
 
 
-@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("done", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_it_comes_to_an_end_whichever_call_it_dies_at(
     aws: Scripted, at_staged: AwsBackend, issuer: FakeIssuer, clock: TickingClock, done: bool
 ) -> None:

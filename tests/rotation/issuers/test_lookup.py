@@ -97,8 +97,10 @@ def test_all_are_listed_without_being_imported(plugged: Plugged) -> None:
     plugged("theirs", "theirs", outside="raise RuntimeError")
     plugged("takes", "okta", outside="raise RuntimeError")
     known = known_adapters()
-    assert [one.name for one in known] == [*sorted(_BUILT_IN), "theirs"]
-    assert known[-1][1:] == ("plugin_of_theirs:Mine", "theirs", "1.2")
+    names = [one.name for one in known]
+    assert names[: len(_BUILT_IN)] == sorted(_BUILT_IN)  # other tests of this process may have plug-ins of their own
+    assert names.count("okta") == 1
+    assert known[names.index("theirs")][1:] == ("plugin_of_theirs:Mine", "theirs", "1.2")
 
 
 @pytest.mark.parametrize(

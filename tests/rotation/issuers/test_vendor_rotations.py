@@ -249,12 +249,12 @@ def test_what_other_people_made_in_entra_is_there_afterwards(tmp_path: Path) -> 
         assert len(site.passwords) == 2
 
 
-def test_what_entra_does_not_tell_apart_holds_until_a_person_has_removed_it(tmp_path: Path) -> None:
+def test_what_entra_does_not_tell_apart_stays_until_a_person_has_removed_it(tmp_path: Path) -> None:
     path = written(tmp_path)
     with EntraSite(clock=Clockwork(), lag=LAG) as site:
         old, other = site.passwords[0], site.add("not-a-real-secret-of-somebody-else")  # begins as the old one does
         report = rotated(site, path)
-        assert (report.result, report.phase) == ("held", "soaking")
+        assert (report.result, report.phase) == ("failed", "soaking")
         assert "cannot be told" in report.reason
         site.passwords.remove(old)
         other.hint = "Zz9"
