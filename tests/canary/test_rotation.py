@@ -219,7 +219,7 @@ def breaking(it: Scene, place: str) -> str:
 
 
 @pytest.mark.parametrize("breaks", the_rest_slow(BREAKS, "RuntimeError"))
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", the_rest_slow(PLACES, "apply", "mint", "retire", "write", "read"))
 def test_a_party_that_breaks_at_each_call(watch: Watch, place: str, breaks: str) -> None:
     if place in ON_OUR_THREAD and breaks in ENDS_OF_A_PROCESS:
         pytest.skip("an interrupt is left alone")
