@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ..backends import Held
 from ..clock import Deadline
-from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
+from ..errors import BackendError, BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..events import Emitter, Event, RotationStep
 from ..flight import in_time
 from ..secret import Secret
@@ -36,6 +36,7 @@ _SHORTEST_SLEEP = 0.001  # instants are stored in milliseconds: a wall clock may
 _BETWEEN_READS = 0.2
 _READS_THAT_MAY_BE_BEHIND = 25
 _OVERTAKEN_AT_MOST = 50
+_VANISH_AT_MOST = 3
 _ATTEMPTS_TO_KEEP = 20
 
 
@@ -79,6 +80,7 @@ class Run:
         self._by = f"{ascii(socket.gethostname())[1:-1][:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self.known = Recollection(parties)
         self._events: list[Event] = []
+        self._vanished = 0  # writes that were never seen again
         self._lost = 0  # steps in a row whose read or write was not made
         self._waited_for = ""
         self._asked_when_it_ends = self._asked_a_person = False
@@ -122,6 +124,14 @@ class Run:
             held = self._parties.read()
         else:
             self.known.forget_written()
+            self._vanished += 1
+            if self._vanished > _VANISH_AT_MOST:
+                raise BackendError(
+                    f"{self._parties.name} says that it is written, and gives what was there before",
+                    reference=self._parties.name,
+                    store=self._parties.reference.store,
+                    hint="Is what is read another copy than what is written? Find that out first",
+                )
         return held
 
     def _decided(self, held: Held, wish: Wish, deadline: Deadline) -> Report | None:

@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
-from secretsource import BackendUnavailable, ConfigurationError, IssuerUnavailable, Secret, Token, TokenSource
+from secretsource import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    IssuerUnavailable,
+    Secret,
+    Token,
+    TokenSource,
+)
 from secretsource.rotation import Abort, Hold, Moment, Policy, Proceed, Refused, Rotation, Unknown
 from secretsource.state import RotationState
 
 from ..stores import eventually
-from .site import CLIENT, FIRST, Site, site
+from .site import CLIENT, FIRST, Memory, Site, site
 
 WHOLE = ["claim", "note", "apply", "promote", "drop", "done"]
 
@@ -524,6 +532,21 @@ def test_a_store_that_is_down_is_an_error_where_nothing_was_begun() -> None:
         at.store.down = True
         with pytest.raises(BackendUnavailable):
             rotation.run()
+
+
+def test_a_store_that_says_it_writes_and_does_not_is_an_error_after_a_few_writes() -> None:
+    class Forgetful(Memory):
+        asked = 0
+
+        def write_whole(self, *_: object, **__: object) -> str:
+            self.asked += 1
+            return "2"
+
+    with site() as at:
+        at.store = store = Forgetful(client_id=CLIENT, client_secret=FIRST)
+        with pytest.raises(BackendError, match="gives what was there before"):
+            at.rotation().run()
+        assert 1 < store.asked < 10
 
 
 def test_an_observer_that_raises_changes_nothing() -> None:
