@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .errors import ConfigurationError, MalformedSecret, SecretSourceError, forgetting
-from .reference import Fields, SecretReference
+from .reference import DEFAULT_FIELDS, Fields, SecretReference, way_of
 from .secret import Masked, Secret
 from .state import RotationState
 
@@ -17,7 +17,6 @@ __all__ = ["Document", "ClientCredentials", "Binding", "Meaning", "interpret"]
 
 _BETWEEN_WORDS = re.compile(r"[/_. ~-]+")
 _WORD = re.compile(r"(?:[A-Z]{0,3}[a-z]{1,20}(?:[A-Z][a-z]{1,20}){0,5}[A-Z]{0,2}|[A-Z]{1,20})[0-9]{0,3}|[0-9]{1,3}")
-_DEFAULT_FIELDS = Fields("client_id", "client_secret")
 
 
 class _NotText(NamedTuple):
@@ -182,7 +181,7 @@ class _Reading:
         document = self._document
         if document.text is not None:
             return self._whole_text(document.text)
-        fields = self._reference.fields or _DEFAULT_FIELDS
+        fields = self._reference.fields or DEFAULT_FIELDS
         home, name = self._home(fields.secret)
         secret = self._text(home, name, fields.secret)
         found = self._client_id_beside(home, fields)
@@ -255,9 +254,7 @@ class _Reading:
 
     def _home(self, field: str) -> tuple[_Tree, str]:
         """The mapping that holds this field, and its name there."""
-        if not field.startswith("/"):
-            return self._document.fields, field
-        *way, name = (part.replace("~1", "/").replace("~0", "~") for part in field[1:].split("/"))
+        *way, name = way_of(field)
         tree: Any = self._document.fields
         for part in way:
             tree = tree.get(part) if isinstance(tree, Mapping) else None

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from .errors import ConfigurationError, forgetting
 
-__all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "unknown_store"]
+__all__ = ["SecretReference", "Fields", "BUILT_IN_STORES", "DEFAULT_FIELDS", "field_of", "unknown_store", "way_of"]
 
 BUILT_IN_STORES = ("aws", "bao", "env", "file", "systemd", "vault")
 
@@ -45,6 +45,23 @@ class Fields:
         # errors: a name found in a document may hold what no reference can.
         id, secret = (quote(name or "", safe=_PLAIN_IN_FIELD, errors="replace") for name in (self.id, self.secret))
         return secret if self.id is None else f"id={id},secret={secret}"
+
+
+DEFAULT_FIELDS = Fields("client_id", "client_secret")
+
+
+def way_of(field: str) -> tuple[str, ...]:
+    """The names that lead to a field: itself, or the parts of a JSON pointer (RFC 6901)."""
+    if not field.startswith("/"):
+        return (field,)
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in field[1:].split("/"))
+
+
+def field_of(way: tuple[str, ...]) -> str:
+    """The field to which these names lead."""
+    if len(way) == 1 and not way[0].startswith("/"):
+        return way[0]
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +93,11 @@ class SecretReference:
     def path(self) -> str:
         """The decoded path with its slashes."""
         return self._joined(self.segments)
+
+    @property
+    def secret_field(self) -> str:
+        """The field of the secret, named or by default."""
+        return (self.fields or DEFAULT_FIELDS).secret
 
     @property
     def pinned(self) -> bool:

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, MalformedSecret
+from ..reference import field_of, way_of
 from ..secret import Secret
 from .formats import Fault, Origin, plain_tree
 
@@ -129,13 +130,13 @@ def _compare(
         if isinstance(after, Mapping) and (before is None or isinstance(before, Mapping)):
             _compare(before or {}, after, way, changes, origin)
         elif name not in new:
-            changes[_field(way)] = None
+            changes[field_of(way)] = None
         elif isinstance(after, Secret):
             if not (isinstance(before, Secret) and before == after):
-                changes[_field(way)] = after
+                changes[field_of(way)] = after
         elif not _same(before, after):
             raise ConfigurationError(
-                f"{origin} is left as it was: what should be written to {_field(way)!r} is no text",
+                f"{origin} is left as it was: what should be written to {field_of(way)!r} is no text",
                 hint="Only texts can be written",
             )
 
@@ -157,7 +158,7 @@ def _edited(text: Secret | None, format: str, changes: Mapping[str, Secret | Non
         tree = plain_tree(document, format) if document else {}
         if isinstance(tree, Fault):
             return tree
-        way, new = _way(field), None if value is None else value.reveal()
+        way, new = way_of(field), None if value is None else value.reveal()
         wanted = _changed(tree, way, new)
         if wanted is None:
             return field
@@ -294,24 +295,12 @@ def _with(lines: list[str], index: int, new: str, end: str) -> str:
 
 
 def _by_hand(format: str, field: str, *, removed: bool) -> str:
-    *section, name = _way(field)
+    *section, name = way_of(field)
     place = f" in {'/'.join(section)}" if section else ""
     if removed:
         return f"Take {name!r}{place} out in an editor, then run secretsource check"
     line = f'"{name}": "…"' if format == "json" else _SYNTAX[format].line(name, "…")
     return f"Write {line}{place} in an editor, then run secretsource check"
-
-
-def _way(field: str) -> tuple[str, ...]:
-    if not field.startswith("/"):
-        return (field,)
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in field[1:].split("/"))
-
-
-def _field(way: tuple[str, ...]) -> str:
-    if len(way) == 1 and not way[0].startswith("/"):
-        return way[0]
-    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in way)
 
 
 def _unwritable(value: Secret) -> bool:

@@ -16,7 +16,7 @@ from ..clock import Deadline
 from ..credentials import Document
 from ..errors import AccessDenied, BackendError, BackendUnavailable, ConfigurationError
 from ..events import LOGGER
-from ..reference import Fields, SecretReference
+from ..reference import DEFAULT_FIELDS, Fields, SecretReference, way_of
 from ..secret import Secret
 from ..state import LONGEST_STATE
 from . import Stored
@@ -29,7 +29,6 @@ from .walk import LARGEST, Chain, Contents, Walk, unwalked, version_of, walked
 
 __all__ = ["FileBackend", "LevelMet"]
 
-_DEFAULT_FIELDS = Fields("client_id", "client_secret")
 _BINDING = ("issuer", "token_url", "environment")
 
 T = TypeVar("T")
@@ -218,7 +217,7 @@ class FileBackend(DocumentLayout):
         directory = walk.directory(*walk.begin(reference.path))
         folder = walk.published(directory)
         found: dict[str, Any] = dict.fromkeys(walk.names(folder))
-        needed, candidates = _needed(reference.fields or _DEFAULT_FIELDS)
+        needed, candidates = _needed(reference.fields or DEFAULT_FIELDS)
         read = {name: _field(walk, folder, name) for name in found if name in needed}
         for name in found.keys() & candidates:
             # What is refused or gone is no candidate; a failing disk says nothing about one.
@@ -271,9 +270,8 @@ def _needed(fields: Fields) -> tuple[set[str], set[str]]:
 
 def _flat(field: str) -> str | None:
     """The file name that a field means in a directory: a JSON pointer of one part is a name, a longer one nothing."""
-    if not field.startswith("/"):
-        return field
-    return field[1:].replace("~1", "/").replace("~0", "~") if field.count("/") == 1 else None
+    name, *inner = way_of(field)
+    return None if inner else name
 
 
 def _field(walk: Walk, folder: Chain, name: str) -> Contents:

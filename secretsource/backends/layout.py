@@ -12,14 +12,13 @@ from typing import Any
 from ..clock import Deadline
 from ..credentials import Document, interpret
 from ..errors import BackendUnavailable, ConfigurationError, MalformedSecret, SecretNotFound
-from ..reference import Fields, SecretReference
+from ..reference import SecretReference, way_of
 from ..secret import Secret
 from ..state import LONGEST_STATE, RotationState
 from . import Backend, Held, Rotatable, Stored, Writable
 
 __all__ = ["DocumentLayout", "names_of", "rotatable"]
 
-_DEFAULT_FIELDS = Fields("client_id", "client_secret")
 _STATE = "rotation"
 
 
@@ -222,21 +221,17 @@ def _conflict(reference: SecretReference, what: str) -> BackendUnavailable:
 
 def names_of(reference: SecretReference) -> tuple[str, str, str, str]:
     """The fields of the secret, the pending and the previous one, and the state, as the reference writes them."""
-    field = (reference.fields or _DEFAULT_FIELDS).secret
-    return (field, f"{field}_pending", f"{field}_previous", f"{field}_{_STATE}")
+    return _names(reference.secret_field)
 
 
-def _names(name: str) -> tuple[str, ...]:
+def _names(name: str) -> tuple[str, str, str, str]:
     """What a rotation writes for the secret of this name."""
     return (name, f"{name}_pending", f"{name}_previous", f"{name}_{_STATE}")
 
 
 def _way(reference: SecretReference) -> tuple[tuple[str, ...], str]:
     """The names of the mappings that lead to the secret, and its own."""
-    field = (reference.fields or _DEFAULT_FIELDS).secret
-    if not field.startswith("/"):
-        return (), field
-    *way, name = (part.replace("~1", "/").replace("~0", "~") for part in field[1:].split("/"))
+    *way, name = way_of(reference.secret_field)
     return tuple(way), name
 
 

@@ -18,7 +18,7 @@ from ..clock import checked_seconds
 from ..config import Settings
 from ..errors import BackendUnavailable, ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..flight import in_time
-from ..reference import Fields, SecretReference
+from ..reference import DEFAULT_FIELDS, SecretReference
 from ..secret import Secret
 from ..urls import same_issuer
 from . import check
@@ -123,7 +123,7 @@ def _document(
     stored: Mapping[str, Any], reference: SecretReference, settings: Settings, *, pending: bool
 ) -> Callable[[Secret], dict[str, Any]]:
     """What makes the new fields of a document from the new secret. Raises ConfigurationError."""
-    names = reference.fields or Fields("client_id", "client_secret")
+    names = reference.fields or DEFAULT_FIELDS
     if any(name is not None and name.startswith("/") for name in (names.id, names.secret)):
         raise ConfigurationError(
             f"{reference} names its fields by JSON pointers, which put does not write",

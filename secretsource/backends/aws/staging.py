@@ -24,7 +24,7 @@ from ...errors import (
     SecretNotFound,
     SecretSourceError,
 )
-from ...reference import SecretReference
+from ...reference import SecretReference, field_of, way_of
 from ...secret import Secret
 from ...state import RotationState
 from .. import Held, Stored
@@ -75,7 +75,6 @@ _TURNS_KEPT = 6
 _LOOK_EVERY = 0.1
 _LOOK_FOR = 5.0  # seconds in which a label that was put somewhere is found there
 _ANEW = "Read it again, and decide again"
-_DEFAULT_FIELD = "client_secret"
 _NOT_LOOKED_AT = (
     "whether secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage are granted was not looked at: "
     "AWS says so only to who writes"
@@ -200,7 +199,7 @@ class LabelsLayout(DocumentLayout):
         """What one version holds, as if it were a document that is changed alone."""
         held = self._held(reference, Stored(tree_of(value, place, reference), value.version), client_id)
         bases = self._bases
-        bases[value.arn, value.version, _field(reference)] = held.state
+        bases[value.arn, value.version, reference.secret_field] = held.state
         while len(bases) > _BASES_AT_MOST:
             bases.pop(next(iter(bases)), None)
         return held
@@ -209,12 +208,12 @@ class LabelsLayout(DocumentLayout):
         self, found: Described, version: str | None, place: Place, reference: SecretReference, deadline: Deadline
     ) -> RotationState:
         """The state inside a version, which never changes."""
-        known = self._bases.get((found.arn, version or "", _field(reference)))
+        known = self._bases.get((found.arn, version or "", reference.secret_field))
         if known is None:
             value = self._value(version, place, reference, deadline)
             # Whose client it is was looked at before; here the state alone is wanted.
             known = _state_inside(tree_of(value, place, reference), reference)
-            self._bases[found.arn, value.version, _field(reference)] = known
+            self._bases[found.arn, value.version, reference.secret_field] = known
         return known
 
     def _bearer(self, found: Described, pending: object) -> str | None:
@@ -620,7 +619,7 @@ class _Change:
                 )
             stages += state_labels(RotationState(), (), state)
         else:
-            changes = {**changes, f"{_field(reference)}_rotation": Secret(state.text())}
+            changes = {**changes, f"{reference.secret_field}_rotation": Secret(state.text())}
         new = without_line_end(edit(old, format, changes, origin_of(reference, old, place))) if changes else old
         if size_of(new) > LARGEST:
             raise ConfigurationError(
@@ -704,12 +703,12 @@ def with_state(document: Document, reference: SecretReference, labels: Iterable[
     """The document with the state that the labels of its version say, for programs to read."""
     if not any(is_of_state(label) for label in labels):
         return document
-    field = _field(reference)
+    field = reference.secret_field
     state = state_in(_state_inside(document.fields, reference), labels)
     if document.text is not None or state is None:
         return document
     return Document(
-        _laid(document.fields, _way(f"{field}_rotation"), Secret(state.text())),
+        _laid(document.fields, way_of(f"{field}_rotation"), Secret(state.text())),
         version=document.version,
         created=document.created,
     )
@@ -717,10 +716,14 @@ def with_state(document: Document, reference: SecretReference, labels: Iterable[
 
 def says_flat(document: Document, reference: SecretReference, kind: str) -> bool:
     """Whether the document itself names a pending or a previous secret."""
-    found: Any = document.fields
-    for name in _way(f"{_field(reference)}_{kind}"):
-        found = found.get(name) if isinstance(found, Mapping) else None
+    found = _at(document.fields, f"{reference.secret_field}_{kind}")
     return isinstance(found, Secret) and found != Secret("")
+
+
+def _at(tree: Any, field: str) -> Any:
+    for name in way_of(field):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _laid(tree: Mapping[str, Any], way: Sequence[str], value: Secret) -> dict[str, Any]:
@@ -731,32 +734,18 @@ def _laid(tree: Mapping[str, Any], way: Sequence[str], value: Secret) -> dict[st
 
 
 def _state_inside(tree: Mapping[str, Any], reference: SecretReference) -> RotationState:
-    found: Any = tree
-    for name in _way(f"{_field(reference)}_rotation"):
-        found = found.get(name) if isinstance(found, Mapping) else None
+    found = _at(tree, f"{reference.secret_field}_rotation")
     state = RotationState.read(found.reveal()) if isinstance(found, Secret) else None
     return state or RotationState()
 
 
 def _changes(reference: SecretReference, pending: Secret, beside: Mapping[str, Secret]) -> dict[str, Secret | None]:
-    field = _field(reference)
+    field = reference.secret_field
     # Flat names of the other layout would speak of another secret from now on.
     gone: dict[str, Secret | None] = {f"{field}_pending": None, f"{field}_previous": None}
     return {**gone, field: pending, **{_field_beside(field, name): value for name, value in beside.items()}}
 
 
-def _field(reference: SecretReference) -> str:
-    return reference.fields.secret if reference.fields is not None else _DEFAULT_FIELD
-
-
 def _field_beside(field: str, name: str) -> str:
     """The field of this name in the same mapping."""
-    if not field.startswith("/"):
-        return name
-    return f"{field.rpartition('/')[0]}/{name.replace('~', '~0').replace('/', '~1')}"
-
-
-def _way(field: str) -> tuple[str, ...]:
-    if not field.startswith("/"):
-        return (field,)
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in field[1:].split("/"))
+    return field_of((*way_of(field)[:-1], name)) if field.startswith("/") else name
