@@ -23,7 +23,8 @@ PACKAGE = ROOT / "secretsource"
 ORDER = [
     name
     for line in (
-        "errors secret state hardening clock reference events flight credentials urls identity tls exchange transport",
+        "errors plugins secret state hardening clock reference events flight credentials urls identity tls exchange",
+        "transport",
         "backends backends.layout backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd",
         "backends.aws.place backends.aws.faults backends.aws.wire backends.aws.calls backends.aws.labels",

@@ -7,19 +7,16 @@ reference names them, and not before.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..credentials import Binding, Document
 from ..errors import ConfigurationError, SecretSourceError
 from ..flight import PerProcess
+from ..plugins import Catalogue, Known
 from ..reference import SecretReference, unknown_store
 from ..secret import Secret
 from ..state import RotationState
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 __all__ = [
     "Backend",
@@ -30,7 +27,6 @@ __all__ = [
     "backend_for",
     "backends_called",
     "known_backends",
-    "KnownBackend",
 ]
 
 GROUP = "secretsource.backends"
@@ -172,15 +168,6 @@ class Rotatable(Backend, Protocol):
         ...
 
 
-class KnownBackend(NamedTuple):
-    """A backend that a reference may name: where it comes from, found without importing it."""
-
-    name: str
-    target: str
-    distribution: str
-    version: str
-
-
 _BUILT_IN = {
     "aws": "secretsource.backends.aws:AwsBackend",
     "bao": "secretsource.backends.vault:BaoBackend",
@@ -189,6 +176,8 @@ _BUILT_IN = {
     "systemd": "secretsource.backends.systemd:SystemdBackend",
     "vault": "secretsource.backends.vault:VaultBackend",
 }
+
+_CATALOGUE = Catalogue("store", GROUP, _BUILT_IN)
 
 _bare: PerProcess[dict[str, Backend]] = PerProcess(dict)
 
@@ -204,8 +193,7 @@ def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None
         raise ConfigurationError(f"stores= is a mapping of names to stores, not {type(configured).__name__}")
     backend = configured[name] if name in configured else _bare.get().get(name)
     if backend is None:
-        made = _built_in(name) if name in _BUILT_IN else _plugged_in(reference, configured)
-        backend = _bare.get().setdefault(name, made)
+        backend = _bare.get().setdefault(name, _made(reference, configured))
     if not isinstance(backend, Backend):
         raise ConfigurationError(
             f"the store {name!r} is a {type(backend).__name__}, which is no Backend",
@@ -215,70 +203,28 @@ def backend_for(reference: SecretReference, stores: Mapping[str, Backend] | None
     return backend
 
 
-def known_backends() -> list[KnownBackend]:
+def known_backends() -> list[Known]:
     """All backends of this installation, built-in ones first. Nothing is imported."""
-    plugged_in = [_described(point) for point in _entry_points()]
-    return [_described_built_in(name) for name in sorted(_BUILT_IN)] + sorted(plugged_in)
+    return _CATALOGUE.built_in() + _CATALOGUE.plugged_in()
 
 
-def backends_called(name: str) -> list[KnownBackend]:
+def backends_called(name: str) -> list[Known]:
     """The built-in backend of this name alone, else what plug-ins claim it. Nothing is imported."""
-    if name in _BUILT_IN:
-        return [_described_built_in(name)]
-    return sorted({_described(point) for point in _entry_points() if point.name == name})
+    return _CATALOGUE.called(name)
 
 
-def _built_in(name: str) -> Backend:
-    module, _, attribute = _BUILT_IN[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)()  # type: ignore[no-any-return]
-
-
-def _plugged_in(reference: SecretReference, configured: Mapping[str, Backend]) -> Backend:
+def _made(reference: SecretReference, configured: Mapping[str, Backend]) -> Backend:
+    """The bare backend of this reference's name."""
     name = reference.store
-    points = list(
-        {(point.value, *_distribution(point)): point for point in _entry_points() if point.name == name}.values()
+    if name in _CATALOGUE:
+        return _CATALOGUE.ours(name)()  # type: ignore[no-any-return]
+    made: Backend | None = _CATALOGUE.loaded(
+        name,
+        lambda kind: kind(),
+        doing="imported and built",
+        instead="give the store yourself by stores=",
+        passing=(SecretSourceError,),
     )
-    if not points:
+    if made is None:
         raise unknown_store(name, len(str(reference)), configured)
-    if len(points) > 1:
-        raise ConfigurationError(
-            f"the store {name!r} is claimed by {len(points)} distributions: "
-            f"{', '.join(sorted(' '.join(_distribution(point)) for point in points))}",
-            hint="Uninstall all but one, or give the store yourself by stores=",
-        )
-    return _loaded(points[0])
-
-
-def _loaded(point: EntryPoint) -> Backend:
-    failure = None
-    try:
-        return point.load()()  # type: ignore[no-any-return]
-    except SecretSourceError:
-        raise
-    except ModuleNotFoundError as error:
-        failure = f"the module {error.name!r} is missing"
-    except Exception as error:
-        failure = f"{type(error).__name__} while it was imported and built"
-    raise ConfigurationError(
-        f"the plug-in for the store {point.name!r} ({point.value} of {' '.join(_distribution(point))}) "
-        f"cannot be used: {failure}",
-        hint="Install what it needs, or ask its authors",
-    )
-
-
-def _described_built_in(name: str) -> KnownBackend:
-    return KnownBackend(name, _BUILT_IN[name], "secretsource", "built in")
-
-
-def _described(point: EntryPoint) -> KnownBackend:
-    return KnownBackend(point.name, point.value, *_distribution(point))
-
-
-def _entry_points() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points  # where a plug-in is meant, and not at each start
-
-    return entry_points(group=GROUP)
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist is not None else ("?", "?")
+    return made

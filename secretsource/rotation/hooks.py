@@ -10,13 +10,13 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol
 
 from ..clock import SYSTEM_CLOCK, Clock, Deadline
 from ..errors import ConfigurationError, DeadlineExceeded, SecretSourceError
 from ..events import Emitter
 from ..flight import Flight, Flights
+from ..plugins import registered
 from ..token import Token
 
 __all__ = ["Abort", "Answer", "Gate", "Gates", "Hold", "Moment", "Proceed", "gate_called"]
@@ -126,9 +126,9 @@ async def _awaited(said: Any) -> Any:
 
 def gate_called(name: str) -> object:
     """The gate that a distribution has registered under this name in the entry-point group `secretsource.hooks`."""
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    points = [point for point in registered(GROUP) if point.name == name]
     if len({point.value for point in points}) != 1:
-        known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
+        known = ", ".join(sorted({point.name for point in registered(GROUP)})) or "none"
         what = "no gate" if not points else f"{len(points)} gates"
         raise ConfigurationError(
             f"there is {what} of that name (of {len(name)} characters, not repeated here)",

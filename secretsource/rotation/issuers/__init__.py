@@ -6,22 +6,22 @@ are imported when they are named, and not before. What an adapter is, `secretsou
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 from ...backends import Backend
 from ...config.stores import ConfiguredStores
 from ...config.tables import At, check_table, hosts_of, near, pieces, takes_of
 from ...errors import ConfigurationError, SecretSourceError, forgetting
+from ...plugins import Catalogue, Known, Unusable
 from ...reference import SecretReference
 from ..outcome import Adapter
 
-__all__ = ["KnownAdapter", "adapter_called", "known_adapters"]
+__all__ = ["adapter_called", "known_adapters"]
 
 GROUP = "secretsource.issuers"
 
@@ -37,25 +37,15 @@ _BUILT_IN = {
     "registration": "secretsource.rotation.issuers.registration:Registration",
     "rfc7592": "secretsource.rotation.issuers.registration:Registration",
 }
+_CATALOGUE = Catalogue("adapter", GROUP, _BUILT_IN)
 _HANDED_OVER = ("stores", "folder")
 _SHOWN = ("program", "reveal_to", "ca_file")
 _NOT_WRITTEN = (*_HANDED_OVER, "say", "clock")
 
 
-class KnownAdapter(NamedTuple):
-    """An adapter that can be named: where it comes from, found without importing it."""
-
-    name: str
-    target: str
-    distribution: str
-    version: str
-
-
-def known_adapters() -> list[KnownAdapter]:
+def known_adapters() -> list[Known]:
     """All adapters of this installation, built-in ones first. Nothing is imported."""
-    built_in = [KnownAdapter(name, target, "secretsource", "built in") for name, target in sorted(_BUILT_IN.items())]
-    plugged_in = {KnownAdapter(point.name, point.value, *_distribution(point)) for point in _entry_points()}
-    return built_in + sorted(one for one in plugged_in if one.name not in _BUILT_IN)
+    return _CATALOGUE.built_in() + sorted({one for one in _CATALOGUE.plugged_in() if one.name not in _CATALOGUE})
 
 
 @forgetting
@@ -134,50 +124,26 @@ class _Anchor(NamedTuple):
 
 def _class(name: str) -> Callable[..., Any]:
     """What makes the adapter of this name; a built-in name cannot be taken."""
-    if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-    points = list(
-        {(point.value, *_distribution(point)): point for point in _entry_points() if point.name == name}.values()
-    )
-    if not points:
-        known = sorted({one.name for one in known_adapters()})
-        length = f"of {len(name)} characters, not repeated here" if isinstance(name, str) else type(name).__name__
-        raise ConfigurationError(
-            f"there is no adapter of that name ({length})",
-            hint=near(str(name).lower().replace("_", "-"), known, f"Known adapters: {', '.join(known)}"),
-        )
-    if len(points) > 1:
-        raise ConfigurationError(
-            f"the adapter {name!r} is claimed by {len(points)} distributions: "
-            f"{', '.join(sorted(' '.join(_distribution(point)) for point in points))}",
-            hint="Uninstall all but one, or give the adapter itself in code",
-        )
-    failure = ""
-    try:
-        made = points[0].load()
-        failure = _unusable(made)
-        if not failure:
-            return made  # type: ignore[no-any-return]
-    except ModuleNotFoundError as error:
-        failure = f"the module {error.name!r} is missing"
-    except Exception as error:
-        failure = f"{type(error).__name__} while it was imported"
+    if name in _CATALOGUE:
+        return _CATALOGUE.ours(name)  # type: ignore[no-any-return]
+    made = _CATALOGUE.loaded(name, _usable, doing="imported", instead="give the adapter itself in code")
+    if made is not None:
+        return made
+    known = sorted({one.name for one in known_adapters()})
+    length = f"of {len(name)} characters, not repeated here" if isinstance(name, str) else type(name).__name__
     raise ConfigurationError(
-        f"the plug-in for the adapter {name!r} ({points[0].value} of {' '.join(_distribution(points[0]))}) "
-        f"cannot be used: {failure}",
-        hint="Install what it needs, or ask its authors",
+        f"there is no adapter of that name ({length})",
+        hint=near(str(name).lower().replace("_", "-"), known, f"Known adapters: {', '.join(known)}"),
     )
 
 
-def _unusable(made: Any) -> str:
+def _usable(made: Any) -> Callable[..., Any]:
     if not callable(made):
-        return f"it is a {type(made).__name__}, which makes no adapter"
-    try:
+        raise Unusable(f"it is a {type(made).__name__}, which makes no adapter")
+    with suppress(TypeError, ValueError):
         inspect.signature(made)
-    except (TypeError, ValueError):
-        return "what it takes cannot be told"
-    return ""
+        return made  # type: ignore[no-any-return]
+    raise Unusable("what it takes cannot be told")
 
 
 def _constructed(make: Callable[..., Any], arguments: Mapping[str, Any], table: Mapping[str, Any], at: At) -> Any:
@@ -199,11 +165,3 @@ def _pieces(value: Any) -> Iterable[str]:
     if isinstance(value, dict):
         return [piece for inner in value.values() for piece in _pieces(inner)]
     return pieces(value)
-
-
-def _entry_points() -> Iterable[EntryPoint]:
-    return entry_points(group=GROUP)
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist is not None else ("?", "?")
