@@ -104,16 +104,13 @@ class Parties:
         if failed:
             LOGGER.warning("%s: %s.close raised %s", self.name, type(self.adapter).__name__, failed)
 
-    def outcome(self, said: object, held: Held, *more: Secret) -> Applied | Minted | Refused | Unknown:
-        """How the adapter says that a call ended, with no secret in its texts."""
-        return outcome_of(said, *_secrets_in(held), *more)
-
     def asked(self, call: Callable[[], object], held: Held) -> Applied | Minted | Refused | Unknown:
-        """How a call to the adapter ended, whatever it raises."""
+        """How a call to the adapter ended, whatever it gives or raises, with no secret in its texts."""
+        known = _secrets_in(held)
         try:
-            return self.outcome(call(), held)
+            return outcome_of(call(), *known)  # no local: it may be anything
         except ConfigurationError as error:
-            return self.outcome(Refused(error.message, error.hint), held)
+            return outcome_of(Refused(error.message, error.hint), *known)
         except Exception as error:  # its text may hold a secret
             return Unknown(f"{type(self.adapter).__name__} raised {type(error).__name__}")
 

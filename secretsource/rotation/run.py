@@ -63,12 +63,12 @@ class _NotWritten(Exception):
         self.error = error
 
 
-class _NotYet(Exception):
-    """Ends a step for which a gate wants more time: the consumers have not converged."""
+class _Stopped(Exception):
+    """Ends a step to which a gate does not agree: with a report, with a wait, or (None) to be decided again."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, instead: Report | Step | None) -> None:
         super().__init__()
-        self.step = step
+        self.instead = instead
 
 
 class Run:
@@ -140,21 +140,21 @@ class Run:
         step = decide(view)
         if step.kind == "done" and wish == "rotate" and not view.due.now and self._ends_soon(held):
             return None
-        began, waiting = self._clock.monotonic(), None
+        began = self._clock.monotonic()
+        instead: Report | Step | None = None
+        failure: SecretSourceError | None = None
         try:
-            report = self._made(step, view, deadline)
+            instead = self._made(step, view, deadline)
+        except _Stopped as caught:
+            instead = caught.instead
         except _NotWritten as caught:
             failure = caught.error.again()
-        except _NotYet as caught:
-            waiting = caught.step
-        else:
-            self._lost = 0
-            return report
-        if waiting is not None:
-            return self._wait(waiting, view, deadline)
-        self._tell(step, held, "unknown", began, type(failure).__name__)
-        self._overtaken(failure, deadline)
-        return None
+        if failure is not None:
+            self._tell(step, held, "unknown", began, type(failure).__name__)
+            self._overtaken(failure, deadline)
+            return None
+        self._lost = 0
+        return self._wait(instead, view, deadline) if isinstance(instead, Step) else instead
 
     def _ends_soon(self, held: Held) -> bool:
         """Whether the issuer says that the secret ends before its age would make it due; asked once in a run."""
@@ -188,25 +188,25 @@ class Run:
             case "refuse":
                 raise ConfigurationError(f"{self._parties.name}: {step.reason}", hint=step.hint)
             case "claim":
-                return self._claim(step, view)
+                self._claim(step, view)
             case "adopt":
-                return self._adopt(step, view)
+                self._adopt(step, view)
             case "turn":
                 self._write_note(step, view.held, replace(view.held.state, goal="rotate", by=self._by))
             case "intend" | "note":
-                return self._note(step, view)
+                self._note(step, view)
             case "apply":
                 self._apply(step, view)
             case "mint":
                 self._mint(step, view)
             case "promote":
-                return self._promote(step, view)
+                self._promote(step, view)
             case "abandon":
                 self._abandon(step, view)
             case "reap" | "withdraw" | "retire" | "restore" | "remove":
                 return self._end_at_the_issuer(step, view)
             case "drop":
-                return self._drop(step, view)
+                self._drop(step, view)
         return None
 
     # --- looking and waiting
@@ -256,11 +256,9 @@ class Run:
 
     # --- writing the store
 
-    def _claim(self, step: Step, view: View) -> Report | None:
+    def _claim(self, step: Step, view: View) -> None:
         parties, held = self._parties, view.held
-        stopped = self._passed("before_claim", step, view)
-        if stopped is not None:
-            return stopped
+        self._ask_gates("before_claim", step, view)
         found = self._preflight(held)
         back = view.wish == "rollback"
         pending = held.previous if back else parties.new_secret(held)
@@ -278,38 +276,30 @@ class Run:
             state,
             lambda left: parties.store.claim(parties.reference, held, pending, state, beside=beside, timeout=left),
         )
-        return None
 
-    def _adopt(self, step: Step, view: View) -> Report | None:
+    def _adopt(self, step: Step, view: View) -> None:
         """Begin with a pending secret that somebody else has put there."""
         held = view.held
-        stopped = self._passed("before_claim", step, view)
-        if stopped is not None:
-            return stopped
+        self._ask_gates("before_claim", step, view)
         found = self._preflight(held)
         current_id = short_name(found.current_id) or held.state.current_id
         state = self._begun(held.state, claimed=self._parties.now(), current_id=current_id)
         self._write_note(step, held, state, self._parties.missing_binding(held))
-        return None
 
-    def _note(self, step: Step, view: View) -> Report | None:
+    def _note(self, step: Step, view: View) -> None:
         """Announce a call to the issuer, with the instant from which it may take effect."""
         held = view.held
         if step.kind == "intend":
-            stopped = self._passed("before_claim", step, view)
-            current_id = held.state.current_id
-            if stopped is None:
-                found = self._preflight(held)
-                current_id = short_name(found.current_id) or current_id
-                stopped = self._passed("before_apply", step, view)
+            self._ask_gates("before_claim", step, view)
+            found = self._preflight(held)
+            self._ask_gates("before_apply", step, view)
+            current_id = short_name(found.current_id) or held.state.current_id
             state = self._begun(held.state, intended=True, current_id=current_id)
         else:
-            asked = step.back or view.memory.announced is not None or held.state.intended
-            point: Point = "before_retire" if step.call == "retire" else "before_apply"
-            stopped = None if asked else self._passed("converged", step, view) or self._passed(point, step, view)
+            if not (step.back or view.memory.announced is not None or held.state.intended):  # else they were asked
+                self._ask_gates("converged", step, view)
+                self._ask_gates("before_retire" if step.call == "retire" else "before_apply", step, view)
             state = replace(held.state, goal="abort") if step.back else held.state
-        if stopped is not None or self.known.memory.unwanted is not view.memory.unwanted:
-            return stopped  # a gate has just said no
         if step.call in ("apply", "mint"):
             self._parties.prepare(held)
         state = replace(
@@ -325,13 +315,11 @@ class Run:
         self._write_note(step, held, state)
         self.known.announce(state.noted, at)
         self._remember(call=step.call, reaped=False)
-        return None
 
-    def _promote(self, step: Step, view: View) -> Report | None:
+    def _promote(self, step: Step, view: View) -> None:
         parties, held, state = self._parties, view.held, view.held.state
-        stopped = self._passed("verify", step, view) or self._passed("before_promote", step, view)
-        if stopped is not None or self.known.memory.unwanted is not view.memory.unwanted:
-            return stopped
+        self._ask_gates("verify", step, view)
+        self._ask_gates("before_promote", step, view)
         compromised, now = state.compromised or self._policy.compromised, parties.now()
         promoted = replace(
             self._over(state),
@@ -351,7 +339,6 @@ class Run:
                 parties.reference, held, promoted, keep_previous=not compromised, timeout=left
             ),
         )
-        return None
 
     def _abandon(self, step: Step, view: View) -> None:
         parties, held = self._parties, view.held
@@ -362,12 +349,11 @@ class Run:
         memory = self.known.memory
         self._remember(abandoned=True, unwanted=memory.unwanted or memory.refused or step.reason)
 
-    def _drop(self, step: Step, view: View) -> Report | None:
+    def _drop(self, step: Step, view: View) -> None:
         parties, held, state = self._parties, view.held, view.held.state
         if not parties.capabilities.retires:
-            stopped = self._passed("converged", step, view) or self._passed("before_retire", step, view)
-            if stopped is not None:
-                return stopped
+            self._ask_gates("converged", step, view)
+            self._ask_gates("before_retire", step, view)
         over = replace(self._over(state), finished=state.promoted)
         undone: list[str] = []
 
@@ -380,7 +366,6 @@ class Run:
             self._tell(step, held, "unfinished", self._clock.monotonic(), self._undone)
         # One that leaked is not done with by a rotation that had begun before that was known.
         self.known.memory = Memory(rotated=state.compromised or not self._policy.compromised)
-        return None
 
     # --- calling the issuer
 
@@ -448,9 +433,8 @@ class Run:
         keep, gone = state.current_id, state.previous_id
         announced = step.kind in ("reap", "withdraw") or (step.kind == "retire" and gone is None)
         if step.kind == "retire" and not announced:
-            stopped = self._passed("converged", step, view) or self._passed("before_retire", step, view)
-            if stopped is not None:
-                return stopped
+            self._ask_gates("converged", step, view)
+            self._ask_gates("before_retire", step, view)
         call: Callable[[Deadline], Outcome] = {
             "reap": lambda limit: adapter.reap(client, _label(state), limit),
             "withdraw": lambda limit: adapter.retire(client, keep, state.pending_id, limit),
@@ -485,14 +469,11 @@ class Run:
         outcome: Any
         try:
             outcome = in_time(
-                # What an adapter gives is no local here: it may be anything.
-                lambda left: self._parties.outcome(call(limit), held),
+                lambda left: self._parties.asked(lambda: call(limit), held),
                 seconds,
                 f"{step.kind} at the issuer",
                 self._clock,
             )
-        except ConfigurationError as error:
-            outcome = self._parties.outcome(Refused(error.message, error.hint), held)
         except SecretSourceError as error:
             outcome = Unknown(type(error).__name__)
         self.known.forget_evidence()
@@ -532,8 +513,8 @@ class Run:
         self._parties.store_cautions()
         return self._parties.issuer_preflight(held)
 
-    def _passed(self, point: Point, step: Step, view: View) -> Report | None:
-        """None where the gates agree; one that aborts is remembered, and the next decision goes back."""
+    def _ask_gates(self, point: Point, step: Step, view: View) -> None:
+        """Return where they agree. One that aborts is remembered, and the next decision goes back."""
         held, target, began = view.held, self._parties.target, self._clock.monotonic()
         moment = Moment(
             self._parties.name,
@@ -546,16 +527,16 @@ class Run:
         )
         answer = self._gates.ask(point, moment, self.known.token if point == "verify" else None)
         if not isinstance(answer, (Hold, Abort)):
-            return None
+            return
         answer = replace(answer, reason=self._parties.reason(answer.reason, held, self.known.token))
         self._tell(step, held, "held", began, f"{point}: {answer.reason}")
         if isinstance(answer, Abort) and point in ("before_apply", "before_promote", "verify"):
             self._remember(unwanted=answer.reason)
-            return None
+            raise _Stopped(None)
         if isinstance(answer, Hold) and point == "converged":
-            raise _NotYet(Step("wait", f"{point}: {answer.reason}", _LONGEST_SLEEP))
+            raise _Stopped(Step("wait", f"{point}: {answer.reason}", _LONGEST_SLEEP))
         result: Result = "failed" if isinstance(answer, Abort) and point == "before_claim" else "held"
-        return replace(_report(result, step, view), reason=f"{point}: {answer.reason}")
+        raise _Stopped(replace(_report(result, step, view), reason=f"{point}: {answer.reason}"))
 
     def _begun(self, before: RotationState, **changes: Any) -> RotationState:
         """The state with which a rotation begins."""
