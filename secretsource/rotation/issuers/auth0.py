@@ -13,7 +13,7 @@ from ...clock import Deadline
 from ...errors import ConfigurationError
 from ...exchange import Answer
 from ...secret import Secret
-from ..outcome import Applied, Capabilities, Client, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Outcome, Preflight, Unknown
 from .admin import Admin, AdminApi, checked, failure_of, secret_at, segment, text_at
 
 __all__ = ["Auth0"]
@@ -29,7 +29,7 @@ _HINTS = {
 }
 
 
-class Auth0:
+class Auth0(Adapter):
     """The client secret of an Auth0 application. `base_url` is the tenant's own, such as "https://example.eu.auth0.com".
 
     `admin` logs in for the Management API with read:clients, update:clients and update:client_keys; a table of it needs
@@ -79,9 +79,6 @@ class Auth0:
             )
         return Preflight(tuple(_cautions(answer, members)), 1)
 
-    def prepare(self, client: Client) -> None:
-        """Nothing takes time before a call."""
-
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
         """Save the secret in the place of the one that is there. To do it twice changes nothing more."""
         answer = self._api.ask("PATCH", _path(client), json={"client_secret": secret}, deadline=deadline)
@@ -92,24 +89,6 @@ class Auth0:
         if given is not None and given != secret:
             return Unknown("saving the secret in Auth0: it has another value than the one that was sent")
         return Applied()
-
-    def mint(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return Refused("Auth0 is given the secret, and asked for none")
-
-    def reap(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return Refused("a secret in Auth0 has no label")
-
-    def retire(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return Refused("a secret in Auth0 ends when the next one is saved")
-
-    def restore(self, client: Client, deadline: Deadline) -> Refused:
-        return Refused("a secret in Auth0 ends when the next one is saved")
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Refused:
-        return Refused("a secret in Auth0 ends when the next one is saved")
-
-    def close(self) -> None:
-        """Nothing was begun."""
 
 
 def _login_of(base_url: Any, admin: Admin) -> dict[str, Any]:

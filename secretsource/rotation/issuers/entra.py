@@ -16,7 +16,7 @@ from ...errors import ConfigurationError, IssuerUnavailable
 from ...exchange import Answer
 from ...secret import Secret
 from ...urls import http_parts
-from ..outcome import Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
 from ..policy import duration
 from .admin import Admin, AdminApi, Unreached, checked, code_in, failure_of, secret_at, segment, text_at
 
@@ -50,7 +50,7 @@ class _Password(NamedTuple):
     may_be: Callable[[Secret], bool | None]
 
 
-class Entra:
+class Entra(Adapter):
     """The client secrets of an application in Microsoft Entra, by Microsoft Graph. `base_url` is another one in a
     national cloud.
 
@@ -121,9 +121,6 @@ class Entra:
         expires, id = (None, None) if current is None else (current.expires, current.id)
         return Preflight(cautions, len(listed), expires, id)
 
-    def prepare(self, client: Client) -> None:
-        """Nothing takes time before a call."""
-
     def mint(self, client: Client, label: str, deadline: Deadline) -> Minted | Refused | Unknown:
         """Have a secret generated that is named `label`."""
         ends = self._clock.now().wall + self._lifetime
@@ -161,18 +158,6 @@ class Entra:
         if goes is None:
             return Refused("which secret in Entra is to go cannot be told", _BY_HAND)
         return self._remove(client, goes, deadline) or Applied(keep)
-
-    def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Refused:
-        return Refused("Entra takes no secret, it generates them")
-
-    def restore(self, client: Client, deadline: Deadline) -> Refused:
-        return Refused("a secret that was removed in Entra is gone")
-
-    def remove(self, client: Client, keep: str | None, gone: str | None, deadline: Deadline) -> Applied:
-        return Applied(keep)  # by `retire`
-
-    def close(self) -> None:
-        """Nothing was begun."""
 
     # --- calls
 

@@ -15,7 +15,7 @@ from ...clock import Deadline
 from ...errors import ConfigurationError, IssuerUnavailable
 from ...exchange import Answer
 from ...secret import Secret
-from ..outcome import Applied, Capabilities, Client, Outcome, Preflight, Refused, Unknown
+from ..outcome import Adapter, Applied, Capabilities, Client, Outcome, Preflight, Refused, Unknown
 from .admin import Admin, AdminApi, Unreached, checked, failure_of, secret_at, segment, text_at
 
 __all__ = ["Okta"]
@@ -39,7 +39,7 @@ class _Kept(NamedTuple):
 _List = list[_Kept]
 
 
-class Okta:
+class Okta(Adapter):
     """The client secrets of an Okta application, below `base_url` such as "https://example.okta.com".
 
     `api_token` is a reference to an API token, sent as SSWS; else `admin` is what to log in with for the scopes
@@ -94,9 +94,6 @@ class Okta:
         if current is None:
             cautions.append("which of its secrets is the current one cannot be told from what Okta shows")
         return Preflight(cautions, len(listed), None, None if current is None else current.id)
-
-    def prepare(self, client: Client) -> None:
-        """Nothing takes time before a call."""
 
     def apply(self, client: Client, secret: Secret, deadline: Deadline) -> Outcome:
         """Add the secret, or activate it where it is already in the list."""
@@ -162,15 +159,6 @@ class Okta:
             if not isinstance(outcome, Applied):
                 return outcome
         return Applied(keep)
-
-    def mint(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return Refused("Okta is given the secret, and asked for none")
-
-    def reap(self, client: Client, label: str, deadline: Deadline) -> Refused:
-        return Refused("a secret in Okta has no label")
-
-    def close(self) -> None:
-        """Nothing was begun."""
 
     # --- calls
 
