@@ -23,8 +23,8 @@ PACKAGE = ROOT / "secretsource"
 ORDER = [
     name
     for line in (
-        "errors plugins secret state hardening clock reference events flight credentials urls identity tls exchange",
-        "transport",
+        "errors durations plugins secret state hardening clock reference events flight credentials urls identity tls",
+        "exchange transport",
         "backends backends.layout backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd",
         "backends.aws.place backends.aws.faults backends.aws.wire backends.aws.calls backends.aws.labels",
@@ -33,10 +33,9 @@ ORDER = [
         "backends.vault.kv backends.vault.visit backends.vault.rotating backends.vault.variables backends.vault",
         "backends.aws",
         "resolve token endpoint answer discovery rounds circuit fetch renewal shared",
-        "rotation.policy",
         "config.tables config.pasted config.stores config.settings config.layers config.file config source",
         "auth auth.challenge auth.httpx auth.",
-        "rotation.generate rotation.outcome rotation.issuers.admin rotation.issuers.",
+        "rotation.policy rotation.generate rotation.outcome rotation.issuers.admin rotation.issuers.",
         "rotation.issuers rotation.hooks rotation.hearsay rotation.decision rotation.probe rotation.parties",
         "rotation.plan rotation.recollection rotation.run",
         "rotation.engine rotation",

@@ -23,13 +23,14 @@ from ..backends import backend_for
 from ..backends.layout import rotatable
 from ..clock import Deadline
 from ..config import DURATIONS, Configuration, Settings, asked_environment, loaded
+from ..durations import duration, shown_duration
 from ..errors import ConfigurationError, SecretSourceError
 from ..reference import SecretReference
 from ..rotation.engine import Report, Rotation, Status
 from ..rotation.hooks import Answer, Hold, Moment, Proceed, gate_called
 from ..rotation.issuers import adapter_called, known_adapters
 from ..rotation.outcome import Adapter
-from ..rotation.policy import Policy, duration, shown_duration
+from ..rotation.policy import Policy
 from ..source import ConfiguredSource
 from ..urls import same_issuer
 from . import exit_code

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from ..durations import duration
 from ..endpoint import AUTH_METHODS, IssuerProfile
 from ..errors import ConfigurationError, forgetting
-from ..rotation.policy import duration
 from .settings import Setting, Settings
 from .stores import ConfiguredStores, StoreTable
 from .tables import NAME, PLAIN_HTTP, At, Takes, check_table, hosts_of, near, takes_of

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple, NoReturn
 from ..backends import Held
 from ..backends.aws import AwsBackend
 from ..clock import SYSTEM_CLOCK, Clock, Deadline
+from ..durations import duration
 from ..errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -54,7 +55,7 @@ from .generate import Generator
 from .issuers import adapter_called
 from .outcome import Adapter, Applied, Minted, Outcome, Refused, Unknown
 from .parties import Parties
-from .policy import Policy, duration
+from .policy import Policy
 
 __all__ = ["lambda_handler", "rotation_function"]
 

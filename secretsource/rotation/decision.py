@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ..backends import Held
+from ..durations import shown_duration
 from .outcome import Capabilities
-from .policy import Due, Policy, shown_duration
+from .policy import Due, Policy
 
 __all__ = ["FRESH", "Call", "Evidence", "Kind", "Memory", "Phase", "Step", "View", "Wish", "Word", "decide", "phase_of"]
 

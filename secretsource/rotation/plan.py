@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..backends import Held
+from ..durations import shown_duration
 from ..errors import ConfigurationError, CredentialsRejected, SecretSourceError
 from .decision import Phase, phase_of
 from .parties import Parties
-from .policy import shown_duration
 
 __all__ = ["Finding", "Plan", "plan_of"]
 

@@ -9,8 +9,8 @@ import pytest
 from secretsource import ConfigurationError, Secret
 from secretsource.backends import Held
 from secretsource.credentials import Binding
+from secretsource.durations import duration, shown_duration
 from secretsource.rotation import Due, Policy
-from secretsource.rotation.policy import duration, shown_duration
 from secretsource.state import RotationState
 
 NOW = 1_800_000_000.0

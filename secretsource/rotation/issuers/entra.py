@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from ...backends import Backend
 from ...clock import SYSTEM_CLOCK, Clock, Deadline
+from ...durations import duration
 from ...errors import ConfigurationError, IssuerUnavailable
 from ...exchange import Answer
 from ...secret import Secret
 from ...urls import http_parts
 from ..outcome import Adapter, Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
-from ..policy import duration
 from .admin import Admin, AdminApi, Unreached, checked, code_in, failure_of, secret_at, segment, text_at
 
 __all__ = ["Entra"]

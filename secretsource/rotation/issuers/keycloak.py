@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from ...backends import Backend
 from ...clock import SYSTEM_CLOCK, Clock, Deadline
+from ...durations import shown_duration
 from ...errors import ConfigurationError, IssuerUnavailable, SecretSourceError
 from ...exchange import Answer
 from ...secret import Secret
 from ..outcome import Adapter, Applied, Capabilities, Client, Minted, Outcome, Preflight, Refused, Unknown
-from ..policy import shown_duration
 from .admin import Admin, AdminApi, checked, failure_of, secret_at, segment, text_at
 
 __all__ = ["Keycloak"]
