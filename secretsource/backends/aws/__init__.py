@@ -31,25 +31,24 @@ from ...state import RotationState
 from ...transport import Transport
 from ...urls import check_url
 from .. import Held, Stored
-from ..edits import WHOLE, changes_between, edit
+from ..edits import WHOLE, changes_between
 from ..formats import Origin, parse
 from ..layout import DocumentLayout
 from .calls import (
     Calls,
     Value,
     describing,
+    edited,
     format_in,
     getting,
     origin_of,
-    size_of,
     text_of,
     tree_of,
-    without_line_end,
 )
 from .faults import Fault
 from .labels import PUT
 from .place import CURRENT, PENDING, PREVIOUS, Place, checked_region, place_of
-from .staging import LARGEST, LabelsLayout, cautions, says_flat, with_state
+from .staging import LabelsLayout, cautions, says_flat, with_state
 from .wire import Settings
 
 __all__ = ["AwsBackend"]
@@ -196,18 +195,12 @@ class AwsBackend:
         changes = changes_between({} if now is None else tree_of(now, place, reference), fields, origin)
         if now is not None and not changes:
             return now.version
-        format = format_in(text, place)
-        if format == "text" and set(fields) != {WHOLE}:
+        if format_in(text, place) == "text" and set(fields) != {WHOLE}:
             raise ConfigurationError(
                 f"{reference} is left as it was: it holds one text, the secret, and no further field",
                 hint="Give the client ID beside the reference, or make its value a JSON object",
             )
-        new = without_line_end(edit(text, format, changes, origin))
-        if size_of(new) > LARGEST:
-            raise ConfigurationError(
-                f"{reference} is left as it was: its new value has more than {LARGEST} bytes",
-                hint="Take out what does not belong there",
-            )
+        new = edited(text, changes, place, reference, origin)
         token = str(uuid.uuid4())
         if now is not None or not self._created(place, reference, new, token, deadline):
             self._put(place, reference, new, token, version, deadline)

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ...clock import SYSTEM_CLOCK, WAITS_BETWEEN_ATTEMPTS, Deadline, pause
-from ...errors import DeadlineExceeded, MalformedSecret
+from ...errors import ConfigurationError, DeadlineExceeded, MalformedSecret
 from ...flight import PerProcess
 from ...reference import SecretReference
 from ...secret import Secret
-from ..edits import WHOLE
+from ..edits import WHOLE, edit
 from ..formats import Fault as Unreadable
 from ..formats import Origin, parse, parse_bytes
 from .faults import ELSEWHERE, Fault, malformed
@@ -25,14 +25,13 @@ __all__ = [
     "Described",
     "Value",
     "describing",
+    "edited",
     "format_in",
     "getting",
     "listing",
     "origin_of",
-    "size_of",
     "text_of",
     "tree_of",
-    "without_line_end",
 ]
 
 T = TypeVar("T")
@@ -41,6 +40,7 @@ Action: TypeAlias = Callable[[str | None], Callable[[Any], T | Fault]]
 """From a region to a call that is made with its client."""
 
 _PAGES_AT_MOST = 50
+_LARGEST = 65536  # bytes of a secret value
 
 
 class Value(NamedTuple):
@@ -252,10 +252,23 @@ def origin_of(reference: SecretReference, text: Secret, place: Place) -> Origin:
     return Origin(reference)
 
 
-def without_line_end(text: Secret) -> Secret:
+def edited(
+    old: Secret | None, changes: Mapping[str, Secret | None], place: Place, reference: SecretReference, origin: Origin
+) -> Secret:
+    """The new text of a value, without a line end. Raises ConfigurationError where it is larger than AWS takes."""
+    new = _without_line_end(edit(old, format_in(old, place), changes, origin))
+    if _size_of(new) > _LARGEST:
+        raise ConfigurationError(
+            f"{reference} is left as it was: its new value has more than {_LARGEST} bytes",
+            hint="Take out what does not belong there",
+        )
+    return new
+
+
+def _without_line_end(text: Secret) -> Secret:
     return Secret(text.reveal().removesuffix("\n"))
 
 
-def size_of(text: Secret) -> int:
+def _size_of(text: Secret) -> int:
     """In bytes."""
     return len(text.reveal().encode("utf-8", "surrogatepass"))

@@ -28,7 +28,7 @@ from ...reference import SecretReference, field_of, way_of
 from ...secret import Secret
 from ...state import RotationState
 from .. import Held, Stored
-from ..edits import WHOLE, edit
+from ..edits import WHOLE
 from ..formats import Origin
 from ..layout import DocumentLayout
 from .calls import (
@@ -37,14 +37,13 @@ from .calls import (
     Described,
     Value,
     describing,
+    edited,
     format_in,
     getting,
     listing,
     origin_of,
-    size_of,
     text_of,
     tree_of,
-    without_line_end,
 )
 from .faults import Fault
 from .labels import (
@@ -63,10 +62,7 @@ from .labels import (
 )
 from .place import CURRENT, PENDING, PREVIOUS, Place
 
-__all__ = ["LARGEST", "LabelsLayout", "cautions", "says_flat", "with_state"]
-
-LARGEST = 65536
-"""Bytes of a secret value."""
+__all__ = ["LabelsLayout", "cautions", "says_flat", "with_state"]
 
 _NAMESPACE = uuid.UUID("4f6c7a52-6d0e-5d3b-9a53-0b6f1c0d7e21")
 _ATTEMPTS_AT_MOST = 200
@@ -609,8 +605,8 @@ class _Change:
     ) -> tuple[Secret, list[str]]:
         place, reference = self._place, self._reference
         old = text_of(value, place, reference)
-        format, stages = format_in(old, place), [CLAIM]
-        if format == "text":
+        stages = [CLAIM]
+        if format_in(old, place) == "text":
             changes = {field: one for field, one in changes.items() if one is not None and field not in _BINDING}
             if set(changes) - {WHOLE}:
                 raise ConfigurationError(
@@ -620,12 +616,7 @@ class _Change:
             stages += state_labels(RotationState(), (), state)
         else:
             changes = {**changes, f"{reference.secret_field}_rotation": Secret(state.text())}
-        new = without_line_end(edit(old, format, changes, origin_of(reference, old, place))) if changes else old
-        if size_of(new) > LARGEST:
-            raise ConfigurationError(
-                f"{reference} is left as it was: its new value has more than {LARGEST} bytes",
-                hint="Take out what does not belong there",
-            )
+        new = edited(old, changes, place, reference, origin_of(reference, old, place)) if changes else old
         return new, stages
 
     def intend(self, state: RotationState) -> None:
