@@ -28,7 +28,7 @@ ORDER = [
         "backends backends.layout backends.formats backends.access backends.walk backends.edits backends.replace",
         "backends.env backends.file backends.systemd",
         "backends.aws.place backends.aws.faults backends.aws.wire backends.aws.calls backends.aws.labels",
-        "backends.aws.staging",
+        "backends.aws.change backends.aws.staging",
         "backends.vault.answers backends.vault.wire backends.vault.iam backends.vault.logins backends.vault.tokens",
         "backends.vault.kv backends.vault.visit backends.vault.rotating backends.vault.variables backends.vault",
         "backends.aws",

@@ -13,7 +13,7 @@ import pytest
 
 from secretsource import SecretReference
 from secretsource.backends import Held, Rotatable
-from secretsource.backends.aws import AwsBackend, calls, staging
+from secretsource.backends.aws import AwsBackend, calls, change
 from secretsource.backends.aws.staging import LabelsLayout
 from secretsource.backends.layout import rotatable
 from secretsource.credentials import interpret
@@ -115,7 +115,7 @@ def store(aws: Scripted) -> Store:
 @pytest.fixture(autouse=True)
 def reads_are_not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """So what is not seen at once is not there."""
-    monkeypatch.setattr(staging, "_LOOK_FOR", 0.3)
+    monkeypatch.setattr(change, "_LOOK_FOR", 0.3)
 
 
 # --- the steps

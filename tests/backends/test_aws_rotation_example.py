@@ -76,7 +76,7 @@ def test_its_policy_has_the_least_rights() -> None:
         for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])
     }
     assert not any(re.search(r"Create(?!LogStream)|Delete|RotateSecret|\*", action) for action in actions)
-    used = set(re.findall(r"client\.(\w+)\(", source("staging.py") + source("calls.py")))
+    used = set(re.findall(r"client\.(\w+)\(", source("staging.py") + source("change.py") + source("calls.py")))
     calls = {f"secretsmanager:{''.join(word.title() for word in name.split('_'))}" for name in used}
     assert calls == set(secret["Action"])
 
